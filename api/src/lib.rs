@@ -7,6 +7,7 @@ pub mod address;
 pub mod error;
 pub mod fd;
 pub mod limits;
+pub mod mutant;
 pub mod reactor;
 pub mod segment;
 
