@@ -12,7 +12,6 @@ use super::world::State;
 
 /// errno values, as Linux numbers them.
 pub(super) mod errno {
-    pub const EINTR: i32 = 4;
     pub const EBADF: i32 = 9;
     pub const EAGAIN: i32 = 11;
     pub const EACCES: i32 = 13;
@@ -204,7 +203,9 @@ impl State {
                     Some(node) => node.owner.into_iter().collect(),
                 }
             }
-            SockName::Abstract(name) => self.names.abstracts.get(name).copied().into_iter().collect(),
+            SockName::Abstract(name) => {
+                self.names.abstracts.get(name).copied().into_iter().collect()
+            }
             SockName::Unnamed => return Err(errno::EINVAL),
         };
         let table = &mut self.table;

@@ -97,9 +97,9 @@ impl SimReactor {
 
     fn check(&self, op: &Op) {
         let wrong = match op {
-            Op::Accept { limit: 0, .. } | Op::Recv { limit: 0, .. } | Op::RecvMsg { limit: 0, .. } => {
-                "a limit of 0"
-            }
+            Op::Accept { limit: 0, .. }
+            | Op::Recv { limit: 0, .. }
+            | Op::RecvMsg { limit: 0, .. } => "a limit of 0",
             Op::Send { parts, .. } | Op::SendMsg { parts, .. }
                 if parts.iter().any(|part| part.file().is_some()) =>
             {
@@ -265,7 +265,7 @@ fn draw_place(world: &World, latest: (u64, u32)) -> (u64, u32) {
         place.0 += state.rng.between(1_000, 2_000_000);
     }
     if state.strikes(Fault::Reordered) {
-        place.1 = state.rng.next() as u32;
+        place.1 = state.rng.draw() as u32;
     }
     place.max(latest)
 }
@@ -353,8 +353,8 @@ impl Reactor for SimReactor {
         for place in 0..self.flights.places() {
             let Some(id) = self.flights.at(place) else { continue };
             let Some(flight) = self.flights.get(id) else { continue };
-            let parents = flight.sends()
-                || matches!(flight.op, Op::Connect { .. } | Op::Resolve { .. });
+            let parents =
+                flight.sends() || matches!(flight.op, Op::Connect { .. } | Op::Resolve { .. });
             if parents {
                 let parts = self.take_parts(id);
                 self.make(id, Step::Last(Err(forked()), parts));
