@@ -272,7 +272,9 @@ mod tests {
         assert_eq!(slab.remove(old), Some('a'));
         let new = slab.insert('b');
         assert_eq!(old.slot(), new.slot());
-        assert_eq!((slab.get(old), slab.get_mut(old), slab.remove(old)), (None, None, None));
+        assert_eq!(slab.get(old), None);
+        assert_eq!(slab.get_mut(old), None);
+        assert_eq!(slab.remove(old), None);
         assert_eq!(slab.get(new), Some(&'b'));
         assert_eq!(slab.find16(new.slot(), new.generation16()), Some(new));
         assert_eq!(slab.find16(old.slot(), old.generation16()), None);

@@ -245,3 +245,158 @@ impl<T: Copy> fmt::Debug for Wheel<T> {
         write!(f, "Wheel({} pending)", self.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn wheel() -> (Instant, Wheel<u32>) {
+        let start = Instant::now();
+        (start, Wheel::new(start))
+    }
+
+    fn fired(wheel: &mut Wheel<u32>, now: Instant) -> Vec<u32> {
+        let mut out = Vec::new();
+        wheel.advance(now, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_timer_is_never_early_and_at_most_one_tick_late() {
+        for micros in [0, 1, 999, 1_000, 1_001, 63_999, 64_000, 64_001, 5_000_500] {
+            let (start, mut wheel) = wheel();
+            let deadline = start + Duration::from_micros(micros);
+            wheel.add(deadline, 7);
+            if micros > 0 {
+                assert!(fired(&mut wheel, deadline - Duration::from_nanos(1)).is_empty());
+            }
+            assert_eq!(fired(&mut wheel, deadline + TICK), [7], "{micros} us");
+        }
+    }
+
+    #[test]
+    fn equal_deadlines_fire_in_the_order_they_were_added() {
+        let (start, mut wheel) = wheel();
+        let deadline = start + Duration::from_secs(90);
+        for item in 0..100 {
+            wheel.add(deadline, item);
+            fired(&mut wheel, start + Duration::from_millis(u64::from(item) * 700));
+        }
+        assert_eq!(fired(&mut wheel, deadline + TICK), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_id_of_a_fired_timer_cancels_nothing() {
+        let (start, mut wheel) = wheel();
+        let old = wheel.add(start, 1);
+        assert_eq!(fired(&mut wheel, start), [1]);
+        let new = wheel.add(start + TICK, 2);
+        assert!(!wheel.cancel(old));
+        assert_eq!((wheel.get(old), wheel.get(new)), (None, Some(2)));
+        assert!(wheel.cancel(new) && wheel.is_empty());
+    }
+
+    #[test]
+    fn decades_away_is_as_good_as_seconds_away() {
+        let (start, mut wheel) = wheel();
+        let year = Duration::from_secs(365 * 24 * 3600);
+        wheel.add(start + year * 100, 100);
+        wheel.add(start + year * 3, 3);
+        assert_eq!(fired(&mut wheel, start + year * 3 - TICK), []);
+        assert_eq!(fired(&mut wheel, start + year * 99), [3]);
+        let next = wheel.next_deadline().expect("one is pending");
+        assert!(next <= start + year * 100 + TICK);
+        assert_eq!(fired(&mut wheel, start + year * 101), [100]);
+        assert_eq!(wheel.next_deadline(), None);
+    }
+
+    #[test]
+    fn sleeping_until_the_next_deadline_wakes_up_to_work_few_times() {
+        let (start, mut wheel) = wheel();
+        for item in 0..1000 {
+            wheel.add(start + Duration::from_secs(60) + TICK * item, item);
+        }
+        let (mut wakes, mut all) = (0, Vec::new());
+        while let Some(next) = wheel.next_deadline() {
+            wheel.advance(next, &mut all);
+            wakes += 1;
+        }
+        assert_eq!(all, (0..1000).collect::<Vec<_>>());
+        assert!(wakes <= 1000 + 1000 / 16, "{wakes} wakes for 1000 ticks");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add(u64),
+        Cancel(usize),
+        Advance(u64),
+        AdvanceToNext,
+    }
+
+    /// Nanoseconds of every magnitude up to a year.
+    fn span() -> impl Strategy<Value = u64> {
+        (0u32..=55, any::<u64>()).prop_map(|(bits, any)| any & ((1 << bits) - 1))
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => span().prop_map(Step::Add),
+            1 => any::<usize>().prop_map(Step::Cancel),
+            2 => span().prop_map(Step::Advance),
+            1 => Just(Step::AdvanceToNext),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn it_fires_what_an_ordered_map_would(steps in steps()) {
+            let (start, mut wheel) = wheel();
+            let mut model: BTreeMap<(u64, u32), TimerId> = BTreeMap::new();
+            let mut ids = Vec::new();
+            let mut now = 0u64;
+            let at = |ns: u64| start + Duration::from_nanos(ns);
+            for (item, step) in (0u32..).zip(steps) {
+                match step {
+                    Step::Add(after) => {
+                        let id = wheel.add(at(now + after), item);
+                        model.insert((now + after, item), id);
+                        ids.push(id);
+                    }
+                    Step::Cancel(which) if !ids.is_empty() => {
+                        let id = ids[which % ids.len()];
+                        let known = model.len();
+                        model.retain(|_, pending| *pending != id);
+                        prop_assert_eq!(wheel.cancel(id), known != model.len());
+                    }
+                    Step::Cancel(_) => {}
+                    Step::Advance(by) => now += by,
+                    Step::AdvanceToNext => {
+                        if let Some(next) = wheel.next_deadline() {
+                            now = now.max((next - start).as_nanos() as u64);
+                        }
+                    }
+                }
+                let mut due = Vec::new();
+                while let Some((&(ns, item), _)) = model.first_key_value()
+                    && ns.div_ceil(TICK_NS) <= now / TICK_NS
+                {
+                    model.remove(&(ns, item));
+                    due.push(item);
+                }
+                prop_assert_eq!(fired(&mut wheel, at(now)), due);
+                prop_assert_eq!(wheel.len(), model.len());
+                let first = model.first_key_value().map(|((ns, _), _)| ns.div_ceil(TICK_NS));
+                let next = wheel.next_deadline().map(|next| next - start);
+                prop_assert_eq!(first.is_some(), next.is_some());
+                if let (Some(first), Some(next)) = (first, next) {
+                    prop_assert!(next.as_nanos() <= u128::from(first) * u128::from(TICK_NS));
+                    prop_assert!(next.as_nanos() as u64 > now, "a sleep makes progress");
+                }
+            }
+        }
+    }
+}
