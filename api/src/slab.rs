@@ -186,6 +186,26 @@ impl<T> Slab<T> {
         }
     }
 
+    /// The whole key of what is in `slot` now.
+    #[inline]
+    pub fn key_at(&self, slot: u32) -> Option<Key> {
+        match self.entries.get(slot as usize) {
+            Some(Entry { generation, state: State::Taken(_) }) => {
+                Some(Key { slot, generation: *generation })
+            }
+            _ => None,
+        }
+    }
+
+    /// What is in `slot` now, to change it.
+    #[inline]
+    pub fn at_mut(&mut self, slot: u32) -> Option<&mut T> {
+        match self.entries.get_mut(slot as usize) {
+            Some(Entry { state: State::Taken(thing), .. }) => Some(thing),
+            _ => None,
+        }
+    }
+
     /// Takes the thing out; its key finds nothing from now on.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         let entry = self.entries.get_mut(key.slot as usize)?;
