@@ -120,9 +120,8 @@ impl EventBase {
         let address: Address = at.as_ref().parse()?;
         let mut core = self.0.core.borrow_mut();
         let transport = core.find(&address)?;
-        let link = core.with_transport(transport, |transport, cx| {
-            transport.listen(cx, &address, options)
-        })?;
+        let link = core
+            .with_transport(transport, |transport, cx| transport.listen(cx, &address, options))?;
         Ok(self.add_listener(&mut core, transport, link, address, Box::new(callback)))
     }
 
@@ -135,9 +134,8 @@ impl EventBase {
     ) -> Result<Listener> {
         let mut core = self.0.core.borrow_mut();
         let fd = core.reactor.sys().adopt(fd).map_err(|error| Error::new("adopt", error))?;
-        let (transport, link) = core.adopt_with(|transport, cx| {
-            transport.adopt_listener(cx, fd.clone(), options)
-        })?;
+        let (transport, link) =
+            core.adopt_with(|transport, cx| transport.adopt_listener(cx, fd.clone(), options))?;
         let info = core.with_transport(transport, |transport, cx| transport.info(cx, link));
         let address = info.local.unwrap_or_else(|| Address::new("fd", "adopted"));
         Ok(self.add_listener(&mut core, transport, link, address, Box::new(callback)))
@@ -182,17 +180,12 @@ impl EventBase {
     }
 
     /// [`EventBase::connect`] with options.
-    pub fn connect_with(
-        &self,
-        to: impl AsRef<str>,
-        options: &LinkOptions,
-    ) -> Result<Bufferevent> {
+    pub fn connect_with(&self, to: impl AsRef<str>, options: &LinkOptions) -> Result<Bufferevent> {
         let address: Address = to.as_ref().parse()?;
         let mut core = self.0.core.borrow_mut();
         let transport = core.find(&address)?;
-        let link = core.with_transport(transport, |transport, cx| {
-            transport.connect(cx, &address, options)
-        })?;
+        let link = core
+            .with_transport(transport, |transport, cx| transport.connect(cx, &address, options))?;
         let key = core.router.add_bev(transport, link, false);
         Ok(handle(&self.0, key))
     }
@@ -450,10 +443,7 @@ impl Core {
     /// Offers a descriptor to each transport that adopts.
     fn adopt_with(
         &mut self,
-        mut offer: impl FnMut(
-            &mut dyn Transport,
-            &mut crate::transport::Cx<'_>,
-        ) -> Result<LinkId>,
+        mut offer: impl FnMut(&mut dyn Transport, &mut crate::transport::Cx<'_>) -> Result<LinkId>,
     ) -> Result<(u8, LinkId)> {
         let mut last = Error::refused("adopt", "no transport of this build takes descriptors");
         for index in 0..self.transports.len() as u8 {
@@ -482,12 +472,20 @@ impl Inner {
         drop(dead);
     }
 
-    /// Runs the change callbacks of a buffer that was just changed.
+    /// Runs the change callbacks of a buffer that was just changed, with nothing borrowed.
     #[inline]
-    pub(crate) fn changed(&self, _buffer: &Buffer) {}
-
-    pub(crate) fn bev_key(&self, key: Key) -> bool {
-        self.core.borrow().router.bevs.get(key).is_some()
+    pub(crate) fn changed(&self, buffer: &Buffer) {
+        let pending = {
+            let mut core = self.core.borrow_mut();
+            let bev = core.router.bevs.get_mut(buffer.key);
+            bev.and_then(|bev| buffer.end.of(bev).take_pending())
+        };
+        let Some(mut pending) = pending else { return };
+        pending.run();
+        let mut core = self.core.borrow_mut();
+        if let Some(bev) = core.router.bevs.get_mut(buffer.key) {
+            buffer.end.of(bev).put_back(pending);
+        }
     }
 }
 

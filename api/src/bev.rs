@@ -69,11 +69,8 @@ pub(crate) mod flag {
     /// What came while reading was off is held below the user.
     pub const HELD: u32 = 1 << 21;
     /// Flush asked for before the end of the turn.
-    pub const PENDING_ANY: u32 = PENDING_CONNECTED
-        | PENDING_READ
-        | PENDING_WRITE
-        | PENDING_EVENT
-        | PENDING_FILTER;
+    pub const PENDING_ANY: u32 =
+        PENDING_CONNECTED | PENDING_READ | PENDING_WRITE | PENDING_EVENT | PENDING_FILTER;
 }
 
 /// The slot of one bufferevent.

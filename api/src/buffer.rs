@@ -1,13 +1,11 @@
 //! A handle on one of a bufferevent's two buffers. Each method borrows for its own duration; a
 //! change of an output only marks the bufferevent for the end of the turn.
 
-use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
 use crate::base::Inner;
 use crate::bev::flag;
-use crate::evbuffer::{Eol, Evbuffer};
-use crate::fd::{Fd, FdKind};
+use crate::evbuffer::Evbuffer;
 use crate::segment::Segment;
 use crate::slab::Key;
 
@@ -87,7 +85,7 @@ impl Source for Buffer {
 
 impl End {
     #[inline]
-    fn of(self, bev: &mut crate::bev::Bev) -> &mut Evbuffer {
+    pub(crate) fn of(self, bev: &mut crate::bev::Bev) -> &mut Evbuffer {
         match self {
             End::Input => &mut bev.input,
             End::Output => &mut bev.output,
@@ -184,8 +182,8 @@ impl Buffer {
 
     /// Moves everything from `source` to the end, without a copy.
     #[inline]
-    pub fn append(&self, source: impl Source) -> usize {
-        source.pour(self)
+    pub fn append(&self, source: impl Source) {
+        source.pour(self);
     }
 
     /// Moves up to `n` bytes from the front of `source`; returns how many.
@@ -230,29 +228,5 @@ impl Buffer {
         let mut all = Evbuffer::new();
         self.change(|buffer| all.append(buffer));
         all
-    }
-
-    /// Takes a line out, without its end (see [`Eol`]).
-    pub fn readln(&self, eol: Eol) -> Option<Vec<u8>> {
-        self.change(|buffer| buffer.readln(eol)).flatten()
-    }
-
-    /// Where `pattern` first stands.
-    pub fn search(&self, pattern: &[u8]) -> Option<usize> {
-        self.look(|buffer| buffer.search(pattern, 0)).flatten()
-    }
-
-    /// Adds memory of yours without a copy; it is dropped when its bytes are sent.
-    pub fn add_reference(&self, memory: impl AsRef<[u8]> + 'static) {
-        self.change(|buffer| {
-            buffer.add_reference(memory);
-        });
-    }
-
-    /// Adds a range of a file, sent without passing through user memory.
-    pub fn add_file(&self, file: OwnedFd, offset: u64, len: u64) {
-        self.change(|buffer| {
-            buffer.add_file(Fd::from_os(file, FdKind::File), offset, len);
-        });
     }
 }

@@ -369,9 +369,8 @@ impl Bufferevent {
             if bev.has(flag::FREED) || bev.output_len() > 0 {
                 return None;
             }
-            let fd = core.with_transport(transport, |transport, cx| {
-                transport.release_fd(cx, link)
-            })?;
+            let fd =
+                core.with_transport(transport, |transport, cx| transport.release_fd(cx, link))?;
             (fd, core.free_bev(self.key, true))
         };
         drop(dead);

@@ -400,6 +400,7 @@ impl Core {
 
     /// Readiness, a time-out or a signal has come to an added event.
     pub fn event_came(&mut self, key: Key, what: What) {
+        let now = self.router.now();
         let Some(slot) = self.router.events.get_mut(key) else { return };
         if !slot.added {
             return;
@@ -408,7 +409,6 @@ impl Core {
         if !persist {
             self.del_event(key);
         } else if let Some(after) = timeout {
-            let now = self.router.now();
             if let Some(old) = slot.timer.take() {
                 self.router.wheel.cancel(old);
             }
@@ -416,5 +416,4 @@ impl Core {
         }
         self.activate_event(key, what);
     }
-
 }

@@ -31,7 +31,7 @@ pub use base::{BaseStats, EventBase, Turn};
 pub use buffer::{Buffer, Source};
 pub use bufferevent::{BevEvent, Bufferevent, Direction, Filter, Handler, READ, WRITE};
 pub use error::{Error, Result};
-pub use evbuffer::{Eol, Evbuffer};
+pub use evbuffer::Evbuffer;
 pub use event::{Event, Signal, What};
 pub use listener::Listener;
 pub use reactor::Side;

@@ -190,7 +190,9 @@ impl Router {
     pub(crate) fn emit(&mut self, transport: u8, link: LinkId, event: LinkEvent) {
         let route = self.routes[transport as usize].get(link.slot as usize).copied();
         match route {
-            Some(Route { generation, owner: Owner::Bev, slot }) if generation == link.generation => {
+            Some(Route { generation, owner: Owner::Bev, slot })
+                if generation == link.generation =>
+            {
                 self.bev_event(slot, transport, link, event);
             }
             Some(Route { generation, owner: Owner::Listener, slot })

@@ -16,8 +16,8 @@ const NONE: u32 = u32::MAX;
 /// Names one thing in a [`Slab`]. 8 bytes, never reused while the generation has not wrapped.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    slot: u32,
-    generation: u32,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
 }
 
 /// A growing table without a heap allocation per entry.
@@ -253,7 +253,7 @@ impl<T> Slab<T> {
 
     /// What is in a slot that the caller knows to be taken, to change it.
     #[inline]
-    pub(crate) fn at_mut(&mut self, slot: u32) -> &mut T {
+    pub(crate) fn must_mut(&mut self, slot: u32) -> &mut T {
         match &mut self.entries[slot as usize].state {
             State::Taken(thing) => thing,
             State::Free { .. } => unreachable!("slot {slot} is taken"),

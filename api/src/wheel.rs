@@ -212,9 +212,9 @@ impl<T: Copy> Wheel<T> {
             self.lists[at].head = slot;
             self.occupied[level as usize] |= 1 << digit;
         } else {
-            self.nodes.at_mut(tail).next = slot;
+            self.nodes.must_mut(tail).next = slot;
         }
-        let node = self.nodes.at_mut(slot);
+        let node = self.nodes.must_mut(slot);
         (node.prev, node.next, node.list) = (tail, NONE, at as u16);
     }
 
@@ -223,11 +223,11 @@ impl<T: Copy> Wheel<T> {
         let list = list as usize;
         match prev {
             NONE => self.lists[list].head = next,
-            _ => self.nodes.at_mut(prev).next = next,
+            _ => self.nodes.must_mut(prev).next = next,
         }
         match next {
             NONE => self.lists[list].tail = prev,
-            _ => self.nodes.at_mut(next).prev = prev,
+            _ => self.nodes.must_mut(next).prev = prev,
         }
         if self.lists[list].head == NONE {
             self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));

@@ -68,7 +68,8 @@ impl<F: Family> Stream<F> {
         let link = self.get(id).expect("the caller has it");
         let cold = link.cold.as_mut().expect("a dialing link has its cold part");
         let (Some(fd), Some(to)) = (link.fd.clone(), cold.name.clone()) else { return };
-        let left = cold.deadline.map_or(Duration::ZERO, |at| at.saturating_duration_since(cx.now()));
+        let left =
+            cold.deadline.map_or(Duration::ZERO, |at| at.saturating_duration_since(cx.now()));
         cx.timer(id, left);
         let op = cx.push(id, kind::CONNECT, Op::Connect { fd, to });
         self.get(id).expect("the caller has it").send = Some(op);

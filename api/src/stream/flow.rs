@@ -52,7 +52,9 @@ impl<F: Family> Stream<F> {
             return self.try_close(cx, id);
         }
         match completion.result {
-            Ok(Outcome::Received(segment)) => self.deliver(cx, id, segment, completion.token.kind()),
+            Ok(Outcome::Received(segment)) => {
+                self.deliver(cx, id, segment, completion.token.kind())
+            }
             Ok(Outcome::Message(message)) => {
                 if message.truncated {
                     log::warn!("descriptors from a peer were dropped: too many, or none free here");
@@ -87,7 +89,8 @@ impl<F: Family> Stream<F> {
             link.window = link.window.saturating_sub(n as u64);
         }
         link.got = link.got.saturating_add(n as u32);
-        let full = if kind == kind::BULK { limits::BULK_BLOCK_BYTES / 4 } else { limits::BLOCK_BYTES };
+        let full =
+            if kind == kind::BULK { limits::BULK_BLOCK_BYTES / 4 } else { limits::BLOCK_BYTES };
         if n < full {
             link.bits |= bit::PART_FILLED;
         }

@@ -232,12 +232,7 @@ impl<F: Family> Transport for Stream<F> {
         self.family.target(address).map(|_| ())
     }
 
-    fn listen(
-        &mut self,
-        cx: &mut Cx<'_>,
-        at: &Address,
-        options: &ListenOptions,
-    ) -> Result<LinkId> {
+    fn listen(&mut self, cx: &mut Cx<'_>, at: &Address, options: &ListenOptions) -> Result<LinkId> {
         let name = match self.family.target(at)? {
             Target::Names(names) => names.into_iter().next(),
             Target::Host { host, port } => {
@@ -255,12 +250,7 @@ impl<F: Family> Transport for Stream<F> {
         Ok(self.insert(Some(fd), State::Listening, Some(Box::new(cold))))
     }
 
-    fn connect(
-        &mut self,
-        cx: &mut Cx<'_>,
-        to: &Address,
-        options: &LinkOptions,
-    ) -> Result<LinkId> {
+    fn connect(&mut self, cx: &mut Cx<'_>, to: &Address, options: &LinkOptions) -> Result<LinkId> {
         let target = self.family.target(to)?;
         let cold = Cold::new(Some(to.clone()), options.clone());
         let id = self.insert(None, State::Dialing, Some(Box::new(cold)));
@@ -320,9 +310,8 @@ impl<F: Family> Transport for Stream<F> {
         let Some(fd) = link.fd.clone() else { return LinkInfo::default() };
         let local_name = cx.sys().local_name(&fd).ok();
         let peer_name = cx.sys().peer_name(&fd).ok();
-        let address = |name: &Option<SockName>| {
-            name.as_ref().and_then(|name| self.family.address_of(name))
-        };
+        let address =
+            |name: &Option<SockName>| name.as_ref().and_then(|name| self.family.address_of(name));
         let local = address(&local_name).or(if listening { asked } else { None });
         let credentials = match self.family.caps().credentials && !listening {
             true => cx.sys().credentials(&fd).ok(),
