@@ -148,6 +148,30 @@ impl Evbuffer {
         n
     }
 
+    /// Moves all of `source` before the front, without a copy; `false` if this start or the
+    /// source's is frozen.
+    ///
+    /// ```
+    /// # use ringlane_api::Evbuffer;
+    /// let mut body = Evbuffer::from(&b"body"[..]);
+    /// let mut head = Evbuffer::from(&b"head "[..]);
+    /// assert!(body.prepend_buffer(&mut head));
+    /// assert_eq!(body, b"head body");
+    /// ```
+    pub fn prepend_buffer(&mut self, source: &mut Evbuffer) -> bool {
+        if self.is_frozen(Edge::Start) || source.is_frozen(Edge::Start) {
+            return false;
+        }
+        let n = source.len;
+        source.chain.append(&mut self.chain);
+        mem::swap(&mut self.chain, &mut source.chain);
+        source.shrunk(n);
+        self.grown(n);
+        source.settle();
+        self.settle();
+        true
+    }
+
     /// Moves all segments. Where this chain is empty the two are swapped, so that both keep the
     /// room they have.
     #[inline]

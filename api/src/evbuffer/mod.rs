@@ -18,7 +18,14 @@
 //! the first one; verbs that move or drop segments pass over it.
 
 mod add;
+mod line;
+mod reference;
+mod search;
+mod std_traits;
 mod take;
+#[cfg(test)]
+mod tests;
+mod view;
 mod watch;
 
 use std::collections::VecDeque;
@@ -26,6 +33,7 @@ use std::fmt;
 
 use crate::segment::Segment;
 
+pub use line::Eol;
 pub use watch::{ChangeId, Edge, EvbufferChange, Pending};
 
 /// A queue of bytes made of segments.
@@ -80,7 +88,9 @@ impl Evbuffer {
     /// buffer.push(Segment::copied(b"cde"));
     /// assert_eq!(buffer.segments().map(Segment::len).collect::<Vec<_>>(), [2, 3]);
     /// ```
-    pub fn segments(&self) -> impl ExactSizeIterator<Item = &Segment> + DoubleEndedIterator {
+    pub fn segments(
+        &self,
+    ) -> impl ExactSizeIterator<Item = &Segment> + DoubleEndedIterator + Clone {
         self.chain.iter()
     }
 
@@ -227,7 +237,7 @@ impl Evbuffer {
     }
 
     /// The segments in front of the first file range.
-    fn readable(&self) -> impl Iterator<Item = &[u8]> {
+    fn readable(&self) -> impl Iterator<Item = &[u8]> + Clone {
         self.chain.iter().take_while(|segment| segment.file().is_none()).map(Segment::bytes)
     }
 }

@@ -54,8 +54,24 @@ impl Evbuffer {
     /// assert_eq!(buffer.len(), 3);
     /// ```
     pub fn copyout(&self, to: &mut [u8]) -> usize {
-        let mut done = 0;
+        self.copyout_from(0, to)
+    }
+
+    /// Copies bytes from offset `from` on into `to`; says how many. Stops at a file range.
+    ///
+    /// ```
+    /// # use ringlane_api::Evbuffer;
+    /// let buffer = Evbuffer::from(&b"head body"[..]);
+    /// let mut four = [0; 4];
+    /// assert_eq!(buffer.copyout_from(5, &mut four), 4);
+    /// assert_eq!(&four, b"body");
+    /// ```
+    pub fn copyout_from(&self, from: usize, to: &mut [u8]) -> usize {
+        let (mut skip, mut done) = (from, 0);
         for bytes in self.readable() {
+            let skipped = skip.min(bytes.len());
+            skip -= skipped;
+            let bytes = &bytes[skipped..];
             let n = bytes.len().min(to.len() - done);
             to[done..done + n].copy_from_slice(&bytes[..n]);
             done += n;
@@ -81,6 +97,9 @@ impl Evbuffer {
     }
 
     /// Removes all bytes in front of the first file range. Empty if the start is frozen.
+    ///
+    /// Where `std::io::Read` is in scope, its `take` hides this one on an `Evbuffer` that is not
+    /// behind a reference; `Evbuffer::take(&mut buffer)` says which is meant.
     ///
     /// ```
     /// # use ringlane_api::Evbuffer;

@@ -3,6 +3,7 @@
 use std::mem;
 
 use super::Evbuffer;
+use super::view::Reserved;
 
 /// An end of a buffer, to freeze.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +40,7 @@ pub(super) struct Extra {
     added: usize,
     removed: usize,
     next_id: u64,
+    pub(super) reserved: Option<Reserved>,
     watchers: Vec<Watcher>,
 }
 
@@ -53,6 +55,7 @@ impl Extra {
     pub(super) fn note(&mut self, added: usize, removed: usize) {
         self.added += added;
         self.removed += removed;
+        self.reserved = None;
     }
 }
 
