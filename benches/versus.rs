@@ -70,7 +70,10 @@ fn main() -> io::Result<ExitCode> {
         println!("{line}");
     }
     let missed = if args.rss {
-        resident::print(&servers(&args, DEFAULT_COUNTED), &programs, args.idle)?
+        {
+            let servers = available(servers(&args, DEFAULT_COUNTED), &programs);
+            resident::print(&servers, &programs, args.idle)?
+        }
     } else {
         let allowed = !args.no_real_time && real_time(true);
         if !allowed {
@@ -149,15 +152,19 @@ fn available(servers: Vec<String>, programs: &Programs) -> Vec<String> {
         .collect()
 }
 
+/// Whether the twin on ringlane was built.
+const OURS: bool = cfg!(feature = "ours");
+
 fn programs() -> Programs {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/libevent_echo.c");
     let libevent = compile_libevent(&source, Path::new(env!("CARGO_TARGET_TMPDIR")));
     if let Err(why) = &libevent {
         println!("libevent is left out: {why}");
     }
-    let ringlane = option_env!("CARGO_BIN_EXE_ringlane_echo")
-        .map(PathBuf::from)
-        .ok_or_else(|| "build with --features ours".to_string());
+    let ringlane = match option_env!("CARGO_BIN_EXE_ringlane_echo") {
+        Some(program) if OURS => Ok(program.into()),
+        _ => Err("build with --features ours".to_string()),
+    };
     if let Err(why) = &ringlane {
         println!("ringlane is left out: {why}");
     }

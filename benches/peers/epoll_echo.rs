@@ -37,7 +37,7 @@ struct Counters {
 struct Twin {
     role: Role,
     epoll: Epoll,
-    links: Vec<Option<Box<Link>>>,
+    links: Vec<Option<Link>>,
     hot: Vec<u8>,
     counters: Counters,
 }
@@ -127,7 +127,7 @@ impl Twin {
             self.epoll.add(&fd, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
             let aside = Vec::new();
             let link = Link { fd, aside, aside_sent: 0, received: 0 };
-            self.links[slot] = Some(Box::new(link));
+            self.links[slot] = Some(link);
         }
     }
 

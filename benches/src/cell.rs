@@ -39,12 +39,12 @@ pub struct Sample {
     pub bytes: f64,
     /// Share of the window in which the server was on its core.
     pub busy: f64,
-    /// Share of core 0 that went to neither side (only told in [`Mode::Same`]): the noise.
-    pub lost: f64,
+    /// CPU that everybody else used in the window, in cores: the noise.
+    pub others: f64,
 }
 
 impl Sample {
-    fn from(outcome: &Outcome, mode: Mode) -> Sample {
+    fn from(outcome: &Outcome) -> Sample {
         let wall = outcome.wall.as_nanos() as f64;
         let first = &outcome.groups[0];
         let last = &outcome.groups[outcome.groups.len() - 1];
@@ -56,7 +56,7 @@ impl Sample {
             p99_us: first.latency.value_at_quantile(0.99) as f64 / 1e3,
             bytes: last.bytes as f64 / outcome.wall.as_secs_f64(),
             busy: outcome.server_ns as f64 / wall,
-            lost: if mode == Mode::Same { 1.0 - used / wall } else { 0.0 },
+            others: (outcome.machine_ns as f64 - used).max(0.0) / wall,
         }
     }
 
@@ -133,7 +133,7 @@ fn once(cell: &Cell, name: &str, programs: &Programs, plan: Plan) -> io::Result<
     if !server.stop()? {
         return Err(io::Error::other("it did not end well on SIGTERM"));
     }
-    Ok(Sample::from(&outcome, cell.mode))
+    Ok(Sample::from(&outcome))
 }
 
 /// Starts a server (`under` a counting program if given), drives the cell's connections, and hands

@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::link::{Kind, Link, Pattern};
-use crate::pin::{Cpu, own_cpu_ns};
+use crate::pin::{Cpu, machine_busy_ns, own_cpu_ns};
 
 /// Bytes that one receive asks for.
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -73,12 +73,33 @@ pub struct Outcome {
     pub server_ns: u64,
     /// On-CPU time of the generator's thread in the window.
     pub own_ns: u64,
+    /// Time that the cores were not idle in the window, whoever used them.
+    pub machine_ns: u64,
 }
 
 impl Outcome {
     /// Messages of all groups.
     pub fn messages(&self) -> f64 {
         self.groups.iter().map(|tally| tally.messages).sum()
+    }
+}
+
+/// The clocks at one end of a window.
+struct Reading {
+    at: Instant,
+    server: u64,
+    own: u64,
+    machine: u64,
+}
+
+impl Reading {
+    fn now(server: &Cpu) -> io::Result<Reading> {
+        Ok(Reading {
+            at: Instant::now(),
+            server: server.ns()?,
+            own: own_cpu_ns()?,
+            machine: machine_busy_ns()?,
+        })
     }
 }
 
@@ -168,18 +189,16 @@ impl Load {
                 let start = Instant::now();
                 self.drive(|_| start.elapsed() < warm)?;
                 self.forget();
-                let before = (Instant::now(), server.ns()?, own_cpu_ns()?);
-                self.drive(|_| before.0.elapsed() < measure)?;
-                let after = (Instant::now(), server.ns()?, own_cpu_ns()?);
-                self.tally(after.0 - before.0, after.1 - before.1, after.2 - before.2)
+                let before = Reading::now(server)?;
+                self.drive(|_| before.at.elapsed() < measure)?;
+                self.tally(&before, &Reading::now(server)?)
             }
             Until::Messages(n) => {
-                let start = (Instant::now(), server.ns()?);
+                let before = Reading::now(server)?;
                 let sizes: Vec<u64> = self.groups.iter().map(|g| g.size as u64).collect();
                 self.drive(|bytes| bytes.iter().zip(&sizes).map(|(b, s)| b / s).sum::<u64>() < n)?;
                 self.drain()?;
-                let ns = server.ns()? - start.1;
-                self.tally(start.0.elapsed(), ns, 0)
+                self.tally(&before, &Reading::now(server)?)
             }
         };
         self.drain()?;
@@ -192,7 +211,7 @@ impl Load {
         self.latency.iter_mut().for_each(Histogram::reset);
     }
 
-    fn tally(&self, wall: Duration, server_ns: u64, own_ns: u64) -> Outcome {
+    fn tally(&self, before: &Reading, after: &Reading) -> Outcome {
         let groups = self.groups.iter().zip(&self.bytes).zip(&self.latency);
         let groups = groups
             .map(|((group, &bytes), latency)| Tally {
@@ -201,7 +220,13 @@ impl Load {
                 latency: latency.clone(),
             })
             .collect();
-        Outcome { groups, wall, server_ns, own_ns }
+        Outcome {
+            groups,
+            wall: after.at - before.at,
+            server_ns: after.server - before.server,
+            own_ns: after.own - before.own,
+            machine_ns: after.machine - before.machine,
+        }
     }
 
     /// Turns while `goes_on(bytes per group)`.

@@ -32,6 +32,18 @@ pub fn own_cpu_ns() -> io::Result<u64> {
     first_number("/proc/thread-self/schedstat")
 }
 
+/// Time that all cores together were not idle, in ns; by ticks, so only good to some per cent.
+pub fn machine_busy_ns() -> io::Result<u64> {
+    const NS_PER_TICK: u64 = 10_000_000;
+    let text = fs::read_to_string("/proc/stat")?;
+    let first = text.lines().next().unwrap_or("");
+    let mut ticks = first.split_whitespace().skip(1).filter_map(|field| field.parse::<u64>().ok());
+    // user nice system, then idle and iowait, then irq softirq steal.
+    let worked: u64 = ticks.by_ref().take(3).sum();
+    let rest: u64 = ticks.skip(2).take(3).sum();
+    Ok((worked + rest) * NS_PER_TICK)
+}
+
 /// Reads the on-CPU time of a process: all its threads, kernel threads of its rings included.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {

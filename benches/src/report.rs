@@ -24,7 +24,7 @@ impl Csv {
         writeln!(
             out,
             "cell,round,server,cpu_ns_per_message,messages_per_s,p50_us,p99_us,bytes_per_s,\
-             busy,lost"
+             busy,others"
         )?;
         Ok(Csv(Some(out)))
     }
@@ -35,7 +35,7 @@ impl Csv {
         writeln!(
             out,
             "{cell},{round},{name},{:.1},{:.0},{:.1},{:.1},{:.0},{:.3},{:.3}",
-            s.cpu_ns, s.rate, s.p50_us, s.p99_us, s.bytes, s.busy, s.lost
+            s.cpu_ns, s.rate, s.p50_us, s.p99_us, s.bytes, s.busy, s.others
         )?;
         out.flush()
     }
@@ -61,8 +61,8 @@ pub fn print(cell: &Cell, rounds: &Rounds) -> usize {
         cell.groups.iter().map(|g| format!("{} x {} B x {}", g.conns, g.size, g.depth)).collect();
     println!("\n{}  ({:?}, {}, {mode})", cell.name, cell.via, shape.join(" + "));
     println!(
-        "  {:<16}{:>12}{:>12}{:>10}{:>10}{:>10}{:>7}{:>7}",
-        "server", "cpu ns/msg", "msg/s", "p50 us", "p99 us", "MB/s", "busy", "lost"
+        "  {:<16}{:>12}{:>12}{:>10}{:>10}{:>10}{:>7}{:>8}",
+        "server", "cpu ns/msg", "msg/s", "p50 us", "p99 us", "MB/s", "busy", "others"
     );
     for (name, samples) in &rounds.ran {
         let mid = |f: fn(&Sample) -> f64| {
@@ -70,14 +70,14 @@ pub fn print(cell: &Cell, rounds: &Rounds) -> usize {
             spread(&values).map_or(f64::NAN, |s| s.median)
         };
         println!(
-            "  {name:<16}{:>12.0}{:>12.0}{:>10.1}{:>10.1}{:>10.0}{:>6.0}%{:>6.0}%",
+            "  {name:<16}{:>12.0}{:>12.0}{:>10.1}{:>10.1}{:>10.0}{:>6.0}%{:>7.0}%",
             mid(|s| s.cpu_ns),
             mid(|s| s.rate),
             mid(|s| s.p50_us),
             mid(|s| s.p99_us),
             mid(|s| s.bytes) / 1e6,
             mid(|s| s.busy) * 100.0,
-            mid(|s| s.lost) * 100.0
+            mid(|s| s.others) * 100.0
         );
     }
     for (name, why) in &rounds.failed {

@@ -6,6 +6,8 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::load::connect;
 use crate::peer::Role;
 use crate::report::verdict;
@@ -20,7 +22,7 @@ const IDLE_BYTES_MAX: f64 = 400.0;
 /// Prints bytes per idle connection at `conns` of each server; returns the promises missed.
 pub fn print(servers: &[String], programs: &Programs, conns: usize) -> io::Result<usize> {
     println!("\nresident bytes per idle TCP connection, {conns} connections");
-    println!("  {:<16}{:>12}{:>24}{:>10}", "server", "idle", "after 1 KiB on each", "before");
+    println!("  {:<16}{:>12}{:>24}{:>10}", "server", "idle", "after 1 KiB at once", "before");
     let mut missed = 0;
     for name in servers {
         match once(name, programs, conns) {
@@ -60,8 +62,14 @@ fn once(name: &str, programs: &Programs, conns: usize) -> io::Result<(u64, u64, 
     }
     std::thread::sleep(Duration::from_millis(200));
     let idle = resident_kb(server.pid())?;
+    // Stopped while the messages come, so that it finds them all at once.
+    server.signal(Signal::SIGSTOP)?;
     for link in &mut links {
-        echo(link, MESSAGE_BYTES)?;
+        link.write_all(&[7; MESSAGE_BYTES])?;
+    }
+    server.signal(Signal::SIGCONT)?;
+    for link in &mut links {
+        answer(link, MESSAGE_BYTES)?;
     }
     std::thread::sleep(Duration::from_millis(200));
     let used = resident_kb(server.pid())?;
@@ -81,11 +89,17 @@ fn open(server: &Server) -> io::Result<TcpStream> {
 }
 
 fn echo(stream: &mut TcpStream, len: usize) -> io::Result<()> {
-    let sent = vec![7; len];
+    stream.write_all(&vec![7; len])?;
+    answer(stream, len)
+}
+
+fn answer(stream: &mut TcpStream, len: usize) -> io::Result<()> {
     let mut got = vec![0; len];
-    stream.write_all(&sent)?;
     stream.read_exact(&mut got)?;
-    if sent == got { Ok(()) } else { Err(io::Error::other("wrong bytes came back")) }
+    if got.iter().all(|&byte| byte == 7) {
+        return Ok(());
+    }
+    Err(io::Error::other("wrong bytes came back"))
 }
 
 fn resident_kb(pid: u32) -> io::Result<u64> {

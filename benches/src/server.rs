@@ -157,7 +157,8 @@ impl Server {
         Ok(false)
     }
 
-    fn signal(&self, signal: Signal) -> io::Result<()> {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(kill(Pid::from_raw(self.pid as i32), signal)?)
     }
 
