@@ -1,4 +1,4 @@
-//! The A B A B harness: `cargo bench -p ringlane-benches --features ours --bench versus`.
+//! The A B A B harness: `cargo bench -p ringlane-benches --bench versus`.
 //! See METHOD.md for what it does and how to read it, `-- --help` for its options.
 
 use std::io;
@@ -142,18 +142,8 @@ fn calls(args: &Args, programs: &Programs) -> io::Result<usize> {
 
 /// Leaves out what is not built here; [`programs`] has said why.
 fn available(servers: Vec<String>, programs: &Programs) -> Vec<String> {
-    servers
-        .into_iter()
-        .filter(|name| match name.as_str() {
-            "libevent" => programs.libevent.is_ok(),
-            name if name.starts_with("ringlane") => programs.ringlane.is_ok(),
-            _ => true,
-        })
-        .collect()
+    servers.into_iter().filter(|name| name != "libevent" || programs.libevent.is_ok()).collect()
 }
-
-/// Whether the twin on ringlane was built.
-const OURS: bool = cfg!(feature = "ours");
 
 fn programs() -> Programs {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/libevent_echo.c");
@@ -161,17 +151,10 @@ fn programs() -> Programs {
     if let Err(why) = &libevent {
         println!("libevent is left out: {why}");
     }
-    let ringlane = match option_env!("CARGO_BIN_EXE_ringlane_echo") {
-        Some(program) if OURS => Ok(program.into()),
-        _ => Err("build with --features ours".to_string()),
-    };
-    if let Err(why) = &ringlane {
-        println!("ringlane is left out: {why}");
-    }
     Programs {
         libevent,
         epoll: env!("CARGO_BIN_EXE_epoll_echo").into(),
         tokio: env!("CARGO_BIN_EXE_tokio_echo").into(),
-        ringlane,
+        ringlane: env!("CARGO_BIN_EXE_ringlane_echo").into(),
     }
 }

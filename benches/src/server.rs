@@ -28,17 +28,17 @@ pub enum Via {
     Unix,
 }
 
-/// Where the twins' programs are; an absent one says why.
+/// Where the twins' programs are.
 #[derive(Debug)]
 pub struct Programs {
-    /// Compiled from C when the harness starts.
+    /// Compiled from C when the harness starts; or why it was not.
     pub libevent: Result<PathBuf, String>,
     /// The epoll twin.
     pub epoll: PathBuf,
     /// The tokio twin.
     pub tokio: PathBuf,
     /// Ours.
-    pub ringlane: Result<PathBuf, String>,
+    pub ringlane: PathBuf,
 }
 
 impl Programs {
@@ -56,8 +56,7 @@ impl Programs {
                     Some(rest) => rest.trim_start_matches('-'),
                     None => return Err(format!("no server is called {name}")),
                 };
-                let program = self.ringlane.as_deref().map_err(Clone::clone)?;
-                (program, vec!["--engine".into(), engine.into()])
+                (&self.ringlane, vec!["--engine".into(), engine.into()])
             }
         };
         let role = if role == Role::Echo { "echo" } else { "sink" };
