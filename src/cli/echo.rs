@@ -74,13 +74,9 @@ pub fn run(base: &EventBase, asked: &Asked) -> Result<()> {
         *place.address.borrow_mut() = listener.address().to_string();
         places.push((place, listener));
     }
-    if asked.serving.child {
-        serve::say_engine(base);
-    }
-    for (place, _) in &places {
-        serve::say(&format!("listening {}", place.address.borrow()));
-    }
-    serve::run(base, Rc::new(Echo(places)), &asked.serving)
+    let listening = |place: &Place| format!("listening {}", place.address.borrow());
+    let lines: Vec<_> = places.iter().map(|(place, _)| listening(place)).collect();
+    serve::run(base, Rc::new(Echo(places)), &asked.serving, &lines)
 }
 
 fn accept(place: &Rc<Place>, conn: &Bufferevent) {

@@ -64,11 +64,5 @@ pub fn run(base: &EventBase, asked: &Asked) -> Result<()> {
         let address = forwarder.add(base, from, to)?;
         lines.push(format!("listening {address} -> {to}"));
     }
-    if asked.serving.child {
-        serve::say_engine(base);
-    }
-    for line in lines {
-        serve::say(&line);
-    }
-    serve::run(base, Rc::new(forwarder), &asked.serving)
+    serve::run(base, Rc::new(forwarder), &asked.serving, &lines)
 }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ringlane::reactor::EngineReport;
 use ringlane::{EventBase, READ, Signal};
 
 use super::Serving;
@@ -36,20 +37,26 @@ pub fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// Serves until a signal ends it.
-pub fn run(base: &EventBase, service: Rc<dyn Service>, asked: &Serving) -> Result<()> {
+/// Says `lines` when signals are in our hands, and serves until one of them ends it.
+pub fn run(
+    base: &EventBase,
+    service: Rc<dyn Service>,
+    asked: &Serving,
+    lines: &[String],
+) -> Result<()> {
     let report = base.report();
     log::info!("engine {} {}", report.engine, report.tier);
     let signals = Rc::new(Cell::new(0_u32));
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (signals, service, drain) = (Rc::clone(&signals), Rc::clone(&service), asked.drain);
+        let ours = usize::from(asked.child);
         base.on_signal(signal, move |base| {
             signals.set(signals.get() + 1);
             if signals.get() > 1 || drain.is_zero() {
                 service.stop_accepting();
                 base.stop();
             } else {
-                begin_drain(base, &service, drain);
+                begin_drain(base, &service, drain, ours);
             }
         })
         .context("signals")?;
@@ -63,7 +70,9 @@ pub fn run(base: &EventBase, service: Rc<dyn Service>, asked: &Serving) -> Resul
     .context("signals")?;
     if asked.child {
         end_with_stdin(base)?;
+        say(&engine_line(&report));
     }
+    lines.iter().for_each(|line| say(line));
     base.dispatch()?;
     let left = service.connections();
     if left > 0 {
@@ -75,7 +84,8 @@ pub fn run(base: &EventBase, service: Rc<dyn Service>, asked: &Serving) -> Resul
     Ok(())
 }
 
-fn begin_drain(base: &EventBase, service: &Rc<dyn Service>, drain: Duration) {
+/// `ours` links are none of the service's.
+fn begin_drain(base: &EventBase, service: &Rc<dyn Service>, drain: Duration, ours: usize) {
     service.stop_accepting();
     let open = service.connections();
     if open > 0 {
@@ -86,13 +96,13 @@ fn begin_drain(base: &EventBase, service: &Rc<dyn Service>, drain: Duration) {
     base.every(DRAIN_LOOK, move |look| {
         // Freed links count until their last byte is out.
         let Some(base) = look.base() else { return };
-        if service.connections() == 0 && base.stats().links == 0 {
+        if service.connections() == 0 && base.stats().links <= ours {
             base.stop();
         }
     });
 }
 
-/// First says what runs; then the end of stdin is the end of this process.
+/// The end of stdin is the end of this process.
 fn end_with_stdin(base: &EventBase) -> Result<()> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("stdin")?;
     let watch = base.from_fd(stdin).context("stdin")?;
@@ -105,9 +115,8 @@ fn end_with_stdin(base: &EventBase) -> Result<()> {
     Ok(())
 }
 
-/// Says on stdout what engine runs, for the process that started this one.
-pub fn say_engine(base: &EventBase) {
-    let report = base.report();
-    let why = report.fell_back.unwrap_or_default();
-    say(&format!("engine {} {} {}", report.engine, report.tier, why.replace('\n', " ")));
+/// What engine runs, for the process that started this one.
+fn engine_line(report: &EngineReport) -> String {
+    let why = report.fell_back.as_deref().unwrap_or("").replace('\n', " ");
+    format!("engine {} {} {why}", report.engine, report.tier)
 }
