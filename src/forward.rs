@@ -206,7 +206,7 @@ impl Forwarder {
                 _ => near.abort(),
             }
         })?;
-        let address = listener.address();
+        let address = listener.address().clone();
         let made = Rc::new(Route::new(address.to_string(), to.to_string()));
         *route.borrow_mut() = Some(Rc::clone(&made));
         self.0.routes.borrow_mut().push((made, listener));

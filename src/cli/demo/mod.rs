@@ -60,7 +60,7 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     let mut rows: Vec<Row> = Vec::new();
     for (number, engine) in engines.into_iter().enumerate() {
         // Where the best engine is epoll there is nothing to compare with.
-        if rows.iter().any(|row| row.runs.iter().all(|runs| runs.engine == name(engine))) {
+        if rows.iter().any(|row| row.runs.iter().all(|runs| runs.engine == engine.to_string())) {
             continue;
         }
         rows.push(run_on(&Config { engine, ..config.clone() }, &plan, number)?);
@@ -79,7 +79,7 @@ fn run_on(config: &Config, plan: &Plan, number: usize) -> Result<Row> {
         tier: report.tier.into(),
         fell_back: report.fell_back.unwrap_or_default(),
     };
-    let chain = Rc::new(Chain::start(&name(config.engine), number)?);
+    let chain = Rc::new(Chain::start(&config.engine.to_string(), number)?);
     let bar = progress_bar(&ours);
     let (cpu, shown) = (Rc::clone(&chain), bar.clone());
     let measured = load::run(
@@ -110,14 +110,4 @@ fn progress_bar(runs: &Runs) -> ProgressBar {
     ProgressBar::with_draw_target(Some(STEPS), target)
         .with_style(style.progress_chars("=> "))
         .with_message(format!("{} {}", runs.engine, runs.tier))
-}
-
-/// An engine as `--engine` takes it.
-fn name(engine: Engine) -> String {
-    match engine {
-        Engine::Auto => "auto".into(),
-        Engine::Uring => "uring".into(),
-        Engine::Epoll => "epoll".into(),
-        Engine::Tier(tier) => format!("u{tier}"),
-    }
 }
