@@ -145,7 +145,7 @@ fn advise(f: &Finding) -> Vec<String> {
             ringlane::limits::BACKLOG
         ));
     }
-    if !uring && advice.is_empty() && f.fell_back.is_some() {
+    if f.engine == "epoll" && advice.is_empty() && f.fell_back.is_some() {
         advice.push(
             "The epoll engine does everything the io_uring engine does, at a higher cost per \
              message."
