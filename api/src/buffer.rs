@@ -1,11 +1,13 @@
 //! A handle on one of a bufferevent's two buffers. Each method borrows for its own duration; a
 //! change of an output only marks the bufferevent for the end of the turn.
 
+use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
 use crate::base::Inner;
 use crate::bev::flag;
-use crate::evbuffer::Evbuffer;
+use crate::evbuffer::{ChangeId, Eol, Evbuffer, EvbufferChange};
+use crate::fd::{Fd, FdKind};
 use crate::segment::Segment;
 use crate::slab::Key;
 
@@ -228,5 +230,38 @@ impl Buffer {
         let mut all = Evbuffer::new();
         self.change(|buffer| all.append(buffer));
         all
+    }
+
+    /// Takes a line out, without its end (see [`Eol`]).
+    pub fn readln(&self, eol: Eol) -> Option<Vec<u8>> {
+        self.change(|buffer| buffer.readln(eol)).flatten()
+    }
+
+    /// Where `pattern` first stands.
+    pub fn search(&self, pattern: &[u8]) -> Option<usize> {
+        self.look(|buffer| buffer.search(pattern)).flatten()
+    }
+
+    /// Calls `callback` after each change through this handle or of the loop's own, with nothing
+    /// borrowed.
+    pub fn on_change(&self, callback: impl FnMut(&EvbufferChange) + 'static) -> Option<ChangeId> {
+        self.change(|buffer| {
+            buffer.defer_changes(true);
+            buffer.on_change(callback)
+        })
+    }
+
+    /// Adds memory of yours without a copy; it is dropped when its bytes are sent.
+    pub fn add_reference(&self, memory: impl AsRef<[u8]> + 'static) {
+        self.change(|buffer| {
+            buffer.add_reference(memory);
+        });
+    }
+
+    /// Adds a range of a file, sent without passing through user memory.
+    pub fn add_file(&self, file: OwnedFd, offset: u64, len: u64) {
+        self.change(|buffer| {
+            buffer.add_file(Fd::from_os(file, FdKind::File), offset, len);
+        });
     }
 }

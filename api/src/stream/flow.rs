@@ -109,7 +109,7 @@ impl<F: Family> Stream<F> {
             }
             return;
         }
-        if link.got < link.arm || link.bits & bit::PART_FILLED != 0 && link.got < link.arm {
+        if link.got < link.arm {
             (link.arm, link.streak) = (limits::ARM_BYTES, 0);
         } else if link.arm < limits::ARM_BYTES_MAX {
             link.arm *= 2;
