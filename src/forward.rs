@@ -195,7 +195,8 @@ impl Forwarder {
 
     /// Listens at `from` and joins each client to `to`. Returns the address with its real port.
     pub fn add(&self, base: &EventBase, from: &str, to: &str) -> Result<Address> {
-        to.parse::<Address>()?;
+        // Clients must not be the first to find out.
+        base.check(to)?;
         // The listener's callback needs the route, and the route the listener's address.
         let route = Rc::new(RefCell::new(None::<Rc<Route>>));
         let (hub, known) = (Rc::downgrade(&self.0), Rc::clone(&route));
