@@ -1,15 +1,40 @@
-//! The vocabulary and the machine of ringlane. No system calls, no backend and no transport is
-//! named here.
+//! The vocabulary and the machine of ringlane: [`EventBase`], [`Bufferevent`], [`Evbuffer`],
+//! [`Listener`] and [`Event`], and the two traits they stand on, [`reactor::Reactor`] and
+//! [`transport::Transport`]. No system calls, no backend and no transport is named here.
 
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod base;
+mod bev;
+mod buffer;
+mod bufferevent;
+mod core;
 pub mod error;
+pub mod evbuffer;
+mod event;
 pub mod fd;
 pub mod limits;
+mod listener;
 pub mod mutant;
 pub mod reactor;
+mod remote;
+mod router;
 pub mod segment;
+pub mod slab;
+pub mod stream;
+pub mod transport;
+mod turn;
+pub mod wheel;
 
 pub use address::Address;
+pub use base::{BaseStats, EventBase, Turn};
+pub use buffer::{Buffer, Source};
+pub use bufferevent::{BevEvent, Bufferevent, Direction, Filter, Handler, READ, WRITE};
 pub use error::{Error, Result};
+pub use evbuffer::{Eol, Evbuffer};
+pub use event::{Event, Signal, What};
+pub use listener::Listener;
+pub use reactor::Side;
+pub use remote::Remote;
+pub use transport::{LinkInfo, LinkOptions, ListenOptions};

@@ -29,6 +29,12 @@ pub const ARM_BYTES_MAX: u32 = 128 * 1024;
 /// Bytes in a block of bulk mode.
 pub const BULK_BLOCK_BYTES: usize = 128 * 1024;
 
+/// Arms of the largest limit, used up in a row, after which a link goes over to bulk mode.
+pub const BULK_AFTER_ARMS: u8 = 4;
+
+/// Emptied gather lists a transport keeps for its next sends.
+pub const SPARE_LISTS_MAX: usize = 256;
+
 /// Bulk blocks kept at home when idle.
 pub const BULK_HOME_BLOCKS_MAX: usize = 16;
 
@@ -70,6 +76,9 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the set-up of a ring is tried again on ENOMEM: the memory-lock budget of a dead
 /// process comes back after 20 to 150 ms, seldom later.
 pub const SETUP_RETRY: Duration = Duration::from_secs(2);
+
+/// Turns of at most a millisecond that a dropped base gives its connections to close.
+pub const CLOSE_TURNS_MAX: usize = 100;
 
 /// Descriptors in one message; the kernel's limit is 253 (SCM_MAX_FD).
 pub const MESSAGE_FDS_MAX: usize = 64;

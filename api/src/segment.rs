@@ -15,6 +15,8 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use crate::fd::Fd;
 
 /// A last-in-first-out pool of equally sized blocks.
@@ -507,6 +509,16 @@ impl Segment {
     pub fn copy_out(&mut self) {
         if matches!(self.mem, Mem::Block(_) | Mem::Loan(_)) {
             *self = Segment::copied(self.bytes());
+        }
+    }
+
+    /// Its bytes, for another thread: its own memory as it is, anything else copied. Empty for a
+    /// file range.
+    pub fn into_bytes(self) -> Bytes {
+        let (off, len) = (self.off as usize, self.len as usize);
+        match self.mem {
+            Mem::Own(own) => Bytes::from(own).slice(off..off + len),
+            _ => Bytes::copy_from_slice(self.bytes()),
         }
     }
 

@@ -1,0 +1,419 @@
+//! What the base does with its slots while it is borrowed: flushing, freeing, adding. No callback
+//! runs here, and nothing of the user's is dropped here: it is handed out to be dropped later.
+
+use std::any::Any;
+use std::time::Duration;
+
+use crate::bev::{Timeout, Under, flag};
+use crate::bufferevent::restart_timeouts;
+use crate::event::What;
+use crate::limits;
+use crate::reactor::{Completion, Op, Outcome, Reactor, Side, Token};
+use crate::router::{Job, Router, TimerKey};
+use crate::slab::Key;
+use crate::transport::{Cx, Transport};
+
+/// The transport number of the base's own polls.
+const OWN: u8 = u8::MAX;
+
+/// What a freed slot leaves behind, to be dropped when nothing is borrowed.
+pub(crate) type Remains = Vec<Box<dyn Any>>;
+
+pub(crate) struct Core {
+    pub reactor: Box<dyn Reactor>,
+    pub transports: Vec<Box<dyn Transport>>,
+    pub router: Router,
+    pub done: Vec<Completion>,
+    pub due: Vec<TimerKey>,
+    pub stop_timer: Option<crate::wheel::TimerId>,
+}
+
+impl Core {
+    /// Runs `f` with a transport and what it may reach.
+    #[inline]
+    pub fn with_transport<R>(
+        &mut self,
+        transport: u8,
+        f: impl FnOnce(&mut dyn Transport, &mut Cx<'_>) -> R,
+    ) -> R {
+        let Core { reactor, transports, router, .. } = self;
+        let mut cx = Cx { reactor: reactor.as_mut(), router, transport };
+        f(transports[transport as usize].as_mut(), &mut cx)
+    }
+
+    /// Flushes every dirty bufferevent, the one that received last first: its bytes are hottest.
+    pub fn flush_dirty(&mut self) {
+        // What becomes dirty meanwhile is flushed too; each is flushed once per mark.
+        while let Some(slot) = self.router.dirty.pop() {
+            if let Some(key) = self.router.bevs.key_at(slot) {
+                self.flush_one(key);
+            }
+        }
+    }
+
+    /// Output to the transport, grant, half close, close: whatever this one needs now.
+    pub fn flush_one(&mut self, key: Key) {
+        let Some(bev) = self.router.bevs.get_mut(key) else { return };
+        bev.clear(flag::DIRTY);
+        if let Under::Link { transport, link } = bev.under {
+            self.send_output(key, transport, link);
+            self.update_grant(key, transport, link);
+            self.finish_or_close(key, transport, link);
+        } else {
+            self.flush_unlinked(key);
+        }
+        self.router.recount(key.slot);
+    }
+
+    /// A filter passes its wish to read on to what it stands on; an orphan that is freed goes.
+    fn flush_unlinked(&mut self, key: Key) {
+        let Some(bev) = self.router.bevs.get_mut(key) else { return };
+        let Under::Filter { below } = bev.under else {
+            if bev.has(flag::FREED) {
+                self.router.remove_bev(key.slot);
+            }
+            return;
+        };
+        let open = bev.window() > 0;
+        if let Some(under) = self.router.bevs.get_mut(below)
+            && under.has(flag::READ_ON) != open
+        {
+            under.flags ^= flag::READ_ON;
+            self.router.mark_dirty(below.slot);
+        }
+    }
+
+    #[inline]
+    fn send_output(&mut self, key: Key, transport: u8, link: crate::transport::LinkId) {
+        let Core { reactor, transports, router, .. } = self;
+        let Some(bev) = router.bevs.get_mut(key) else { return };
+        let stuck = flag::BLOCKED | flag::WRITE_OVER | flag::FINISHED | flag::ABORTED;
+        if bev.output.is_empty() || bev.has(stuck) || !bev.has(flag::CONNECTED) {
+            return;
+        }
+        if !bev.has(flag::WRITE_ON | flag::FREED) {
+            return;
+        }
+        if bev.in_flight == 0 && bev.more.is_some() {
+            let now = router.now();
+            let Some(bev) = router.bevs.get_mut(key) else { return };
+            bev.progress(Side::Write, now);
+        }
+        let Some(bev) = router.bevs.get_mut(key) else { return };
+        let mut output = std::mem::take(&mut bev.output);
+        let mut fds = match &mut bev.more {
+            Some(more) => std::mem::take(&mut more.fds_out),
+            None => Vec::new(),
+        };
+        let before = output.len();
+        let mut cx = Cx { reactor: reactor.as_mut(), router, transport };
+        transports[transport as usize].send(&mut cx, link, &mut output, &mut fds);
+        let Some(bev) = router.bevs.get_mut(key) else { return };
+        bev.in_flight += (before - output.len()) as u64;
+        if !output.is_empty() {
+            bev.set(flag::BLOCKED);
+        }
+        bev.output = output;
+        if !fds.is_empty() {
+            bev.more().fds_out = fds;
+        }
+        if bev.more.is_some() {
+            restart_timeouts(router, key);
+        }
+    }
+
+    #[inline]
+    fn update_grant(&mut self, key: Key, transport: u8, link: crate::transport::LinkId) {
+        let Some(bev) = self.router.bevs.get_mut(key) else { return };
+        let want = bev.window();
+        let granted = flag::GRANT_FULL | flag::GRANT_SOME;
+        let change = match want {
+            0 => bev.has(granted),
+            u64::MAX => !bev.has(flag::GRANT_FULL),
+            some => !bev.has(flag::GRANT_SOME) || bev.more().window != some,
+        };
+        if !change {
+            return;
+        }
+        bev.clear(granted);
+        match want {
+            0 => {}
+            u64::MAX => bev.set(flag::GRANT_FULL),
+            some => {
+                bev.set(flag::GRANT_SOME);
+                bev.more().window = some;
+            }
+        }
+        self.with_transport(transport, |transport, cx| transport.grant(cx, link, want));
+    }
+
+    fn finish_or_close(&mut self, key: Key, transport: u8, link: crate::transport::LinkId) {
+        let Some(bev) = self.router.bevs.get_mut(key) else { return };
+        if !bev.has(flag::FINISH | flag::FREED) || bev.has(flag::ABORTED) {
+            return;
+        }
+        let all_taken = bev.output.is_empty() || bev.has(flag::WRITE_OVER);
+        if bev.has(flag::FREED) && (!bev.has(flag::CONNECTED) || all_taken && bev.in_flight == 0)
+            || bev.has(flag::FREED) && bev.has(flag::WRITE_OVER)
+        {
+            bev.set(flag::ABORTED);
+            self.with_transport(transport, |transport, cx| transport.abort(cx, link));
+            return;
+        }
+        if bev.has(flag::FINISH)
+            && bev.has(flag::CONNECTED)
+            && !bev.has(flag::FINISHED)
+            && all_taken
+        {
+            bev.set(flag::FINISHED);
+            self.with_transport(transport, |transport, cx| transport.finish(cx, link));
+        }
+    }
+
+    /// Lets go of a bufferevent. `now` drops its output; otherwise that is still sent.
+    pub fn free_bev(&mut self, key: Key, now: bool) -> Remains {
+        let mut remains: Remains = Vec::new();
+        let Some(bev) = self.router.bevs.get_mut(key) else { return remains };
+        if bev.has(flag::FREED) && !now {
+            return remains;
+        }
+        let had_filter_work = bev.has(flag::PENDING_FILTER) || !bev.output.is_empty();
+        bev.set(flag::FREED);
+        bev.clear(flag::PENDING_ANY);
+        remains.extend(bev.on_read.take().map(|old| Box::new(old) as Box<dyn Any>));
+        remains.extend(bev.on_write.take().map(|old| Box::new(old) as Box<dyn Any>));
+        remains.extend(bev.on_event.take().map(|old| Box::new(old) as Box<dyn Any>));
+        let input = bev.input.len();
+        bev.input.drain_into(input, &mut self.router.dead);
+        if now {
+            let output = bev.output.len();
+            bev.output.drain_into(output, &mut self.router.dead);
+            bev.set(flag::WRITE_OVER);
+        }
+        let under = bev.under;
+        if let Some(more) = &mut bev.more {
+            remains.extend(more.handler.take().map(|old| Box::new(old) as Box<dyn Any>));
+            let fds = std::mem::take(&mut more.fds_in);
+            remains.push(Box::new(fds));
+        }
+        match under {
+            Under::Filter { below } if !now && had_filter_work => {
+                // The filter still has to turn what was written; then it lets go of both.
+                let bev = self.router.bevs.get_mut(key).expect("the slot was just here");
+                bev.set(flag::PENDING_FILTER | flag::QUEUED);
+                let priority = bev.priority;
+                self.router.queue(priority, Job::Bev(key));
+                let _ = below;
+            }
+            Under::Filter { below } => {
+                remains.extend(self.free_bev(below, now));
+                remains.extend(self.drop_filter(key));
+            }
+            Under::Link { .. } if !now => self.start_linger(key),
+            _ => {}
+        }
+        self.router.mark_dirty(key.slot);
+        remains
+    }
+
+    /// Takes a freed filter's slot out.
+    pub fn drop_filter(&mut self, key: Key) -> Remains {
+        let mut remains: Remains = Vec::new();
+        if let Some(bev) = self.router.bevs.get_mut(key) {
+            bev.under = Under::Nothing;
+            if let Some(more) = &mut bev.more {
+                remains.extend(more.filter.take().map(|old| Box::new(old) as Box<dyn Any>));
+            }
+            self.router.remove_bev(key.slot);
+        }
+        remains
+    }
+
+    /// A freed bufferevent sends what is left, but not for ever.
+    fn start_linger(&mut self, key: Key) {
+        let now = self.router.now();
+        let Some(bev) = self.router.bevs.get_mut(key) else { return };
+        if bev.output_len() > 0 {
+            let limit = Timeout { after: limits::LINGER, progress: now, timer: None };
+            bev.more().linger = Some(limit);
+            restart_timeouts(&mut self.router, key);
+        }
+    }
+
+    pub fn switch_listener(&mut self, key: Key, on: bool) {
+        let Some(slot) = self.router.listeners.get_mut(key) else { return };
+        if slot.freed || slot.enabled == on {
+            return;
+        }
+        slot.enabled = on;
+        slot.counted = on;
+        let (transport, link) = (slot.transport, slot.link);
+        if on {
+            self.router.alive += 1;
+        } else {
+            self.router.alive -= 1;
+        }
+        let amount = if on { u64::MAX } else { 0 };
+        self.with_transport(transport, |transport, cx| transport.grant(cx, link, amount));
+    }
+
+    pub fn free_listener(&mut self, key: Key) -> Remains {
+        let mut remains: Remains = Vec::new();
+        self.switch_listener(key, false);
+        let Some(slot) = self.router.listeners.get_mut(key) else { return remains };
+        if std::mem::replace(&mut slot.freed, true) {
+            return remains;
+        }
+        remains.extend(slot.on_accept.take().map(|old| Box::new(old) as Box<dyn Any>));
+        remains.extend(slot.on_error.take().map(|old| Box::new(old) as Box<dyn Any>));
+        let waiting = std::mem::take(&mut slot.accepted);
+        let (transport, link) = (slot.transport, slot.link);
+        for bev in waiting {
+            remains.extend(self.free_bev(bev, true));
+        }
+        // Its close is waited for, so that the name is free when dispatch returns.
+        if let Some(slot) = self.router.listeners.get_mut(key) {
+            slot.counted = true;
+            self.router.alive += 1;
+        }
+        self.with_transport(transport, |transport, cx| transport.abort(cx, link));
+        remains
+    }
+
+    pub fn add_event(&mut self, key: Key, timeout: Option<Duration>) {
+        let now = self.router.now();
+        let Some(slot) = self.router.events.get_mut(key).filter(|slot| !slot.freed) else {
+            return;
+        };
+        slot.added = true;
+        if let Some(old) = slot.timer.take() {
+            self.router.wheel.cancel(old);
+        }
+        slot.timeout = timeout;
+        slot.timer = timeout.map(|after| self.router.wheel.add(now + after, TimerKey::Event(key)));
+        if let Some(fd) = &slot.fd
+            && slot.op.is_none()
+        {
+            slot.epoch = slot.epoch.wrapping_add(1);
+            let op = Op::Poll {
+                fd: fd.clone(),
+                ready: slot.what.ready(),
+                multishot: slot.what.contains(What::PERSIST),
+                edge: slot.what.contains(What::EDGE),
+            };
+            let token = Token::new(OWN, slot.epoch, key.generation as u16, key.slot);
+            slot.op = Some(self.reactor.push(token, op));
+        }
+        if !slot.counted && !slot.what.contains(What::SIGNAL) {
+            slot.counted = true;
+            self.router.alive += 1;
+        }
+    }
+
+    pub fn del_event(&mut self, key: Key) {
+        let Some(slot) = self.router.events.get_mut(key) else { return };
+        slot.added = false;
+        slot.pending = What::NONE;
+        // A late completion of the cancelled poll must find another epoch.
+        slot.epoch = slot.epoch.wrapping_add(1);
+        let (op, timer) = (slot.op.take(), slot.timer.take());
+        if std::mem::replace(&mut slot.counted, false) {
+            self.router.alive -= 1;
+        }
+        if let Some(timer) = timer {
+            self.router.wheel.cancel(timer);
+        }
+        if let Some(op) = op {
+            self.reactor.cancel(op);
+        }
+    }
+
+    pub fn activate_event(&mut self, key: Key, what: What) {
+        let Some(slot) = self.router.events.get_mut(key).filter(|slot| !slot.freed) else {
+            return;
+        };
+        slot.pending = slot.pending | what;
+        if !std::mem::replace(&mut slot.queued, true) {
+            let priority = slot.priority;
+            self.router.queue(priority, Job::Event(key));
+        }
+    }
+
+    pub fn free_event(&mut self, key: Key) -> Remains {
+        let mut remains: Remains = Vec::new();
+        self.del_event(key);
+        if let Some(mut slot) = self.router.events.remove(key) {
+            slot.freed = true;
+            remains.extend(slot.callback.take().map(|old| Box::new(old) as Box<dyn Any>));
+        }
+        remains
+    }
+
+    /// Routes a completion to the transport, or to the event, that asked.
+    #[inline]
+    pub fn complete(&mut self, completion: Completion) {
+        let transport = completion.token.transport();
+        if transport == OWN {
+            return self.event_complete(completion);
+        }
+        self.with_transport(transport, |transport, cx| transport.complete(cx, completion));
+    }
+
+    fn event_complete(&mut self, completion: Completion) {
+        let token = completion.token;
+        let Some(key) = self.router.events.find16(token.slot(), token.generation()) else { return };
+        let Some(slot) = self.router.events.get_mut(key) else { return };
+        if slot.epoch != token.kind() {
+            return;
+        }
+        if !completion.more {
+            slot.op = None;
+        }
+        let what = match completion.result {
+            Ok(Outcome::Ready(ready)) => slot.what.met_by(ready),
+            Ok(_) => What::NONE,
+            // A poll that failed is reported as readiness: the next call on the descriptor says
+            // what is wrong, as with epoll.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => What::NONE,
+            Err(_) => slot.what.met_by(crate::reactor::Ready::HANGUP),
+        };
+        let (persist, fd) = (slot.what.contains(What::PERSIST), slot.fd.clone());
+        let failed = slot.op.is_none() && persist;
+        let mut happened = what;
+        if slot.what.contains(What::SIGNAL) {
+            happened = What::SIGNAL;
+            if let Some(fd) = &fd
+                && matches!(self.reactor.sys().drain(fd), Ok(0) | Err(_))
+            {
+                happened = What::NONE;
+            }
+        }
+        if happened != What::NONE {
+            self.event_came(key, happened);
+        }
+        // A multishot poll that the kernel ended is armed again.
+        if failed && self.router.events.get(key).is_some_and(|slot| slot.added) {
+            let timeout = self.router.events.get(key).and_then(|slot| slot.timeout);
+            self.add_event(key, timeout);
+        }
+    }
+
+    /// Readiness, a time-out or a signal has come to an added event.
+    pub fn event_came(&mut self, key: Key, what: What) {
+        let now = self.router.now();
+        let Some(slot) = self.router.events.get_mut(key) else { return };
+        if !slot.added {
+            return;
+        }
+        let (persist, timeout) = (slot.what.contains(What::PERSIST), slot.timeout);
+        if !persist {
+            self.del_event(key);
+        } else if let Some(after) = timeout {
+            if let Some(old) = slot.timer.take() {
+                self.router.wheel.cancel(old);
+            }
+            slot.timer = Some(self.router.wheel.add(now + after, TimerKey::Event(key)));
+        }
+        self.activate_event(key, what);
+    }
+}

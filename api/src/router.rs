@@ -1,0 +1,444 @@
+//! Where link events land: the slots of bufferevents, listeners and events, and the lists of what
+//! the turn has to do next. Nothing here runs a callback.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::bev::{Bev, HeldEnd, Under, flag};
+use crate::bufferevent::BevEvent;
+use crate::error::Error;
+use crate::event::EventSlot;
+use crate::fd::Fd;
+use crate::limits;
+use crate::listener::ListenerSlot;
+use crate::reactor::Side;
+use crate::segment::{Home, Segment};
+use crate::slab::{Key, Slab};
+use crate::transport::{LinkEvent, LinkId};
+use crate::wheel::{TimerId, Wheel};
+
+/// Who a link belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Owner {
+    Nobody,
+    Bev,
+    Listener,
+}
+
+#[derive(Clone, Copy)]
+struct Route {
+    generation: u16,
+    owner: Owner,
+    slot: u32,
+}
+
+/// A callback that waits for its turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Job {
+    Bev(Key),
+    Event(Key),
+    Listener(Key),
+}
+
+/// What a timer of the base is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TimerKey {
+    ReadTimeout(Key),
+    WriteTimeout(Key),
+    Linger(Key),
+    Event(Key),
+    Link(u8, LinkId),
+    Stop,
+}
+
+/// See the module text. Public because [`Cx`](crate::transport::Cx) holds it; it has no public
+/// parts.
+pub struct Router {
+    now: Instant,
+    routes: Vec<Vec<Route>>,
+    pub(crate) bevs: Slab<Bev>,
+    pub(crate) listeners: Slab<ListenerSlot>,
+    pub(crate) events: Slab<EventSlot>,
+    pub(crate) ready: Vec<VecDeque<Job>>,
+    pub(crate) ready_len: usize,
+    pub(crate) dirty: Vec<u32>,
+    pub(crate) wheel: Wheel<TimerKey>,
+    link_timers: HashMap<(u8, LinkId), TimerId>,
+    /// The user's memory and callbacks, to be dropped when nothing is borrowed.
+    pub(crate) dead: Vec<Segment>,
+    /// The reactor's pool, for receiving only: what users write must not eat what receives need.
+    pub(crate) home: Rc<Home>,
+    /// Blocks that users write into.
+    pub(crate) writing: Rc<Home>,
+    bulk: Rc<Home>,
+    /// What keeps `dispatch` going.
+    pub(crate) alive: usize,
+}
+
+impl Router {
+    pub(crate) fn new(now: Instant, transports: usize, home: Rc<Home>) -> Router {
+        Router {
+            now,
+            routes: (0..transports).map(|_| Vec::new()).collect(),
+            bevs: Slab::new(),
+            listeners: Slab::new(),
+            events: Slab::new(),
+            ready: vec![VecDeque::new()],
+            ready_len: 0,
+            dirty: Vec::new(),
+            wheel: Wheel::new(now),
+            link_timers: HashMap::new(),
+            dead: Vec::new(),
+            home,
+            writing: Home::new(limits::BLOCK_BYTES, limits::RING_BLOCKS),
+            bulk: Home::new(limits::BULK_BLOCK_BYTES, limits::BULK_HOME_BLOCKS_MAX),
+            alive: 0,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(crate) fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    pub(crate) fn bulk_home(&self) -> &Rc<Home> {
+        &self.bulk
+    }
+
+    fn route(&mut self, transport: u8, link: LinkId, owner: Owner, slot: u32) {
+        let routes = &mut self.routes[transport as usize];
+        if routes.len() <= link.slot as usize {
+            let none = Route { generation: 0, owner: Owner::Nobody, slot: 0 };
+            routes.resize(link.slot as usize + 1, none);
+        }
+        routes[link.slot as usize] = Route { generation: link.generation, owner, slot };
+    }
+
+    /// A new bufferevent over a link.
+    pub(crate) fn add_bev(&mut self, transport: u8, link: LinkId, connected: bool) -> Key {
+        let mut bev = Bev::new(Under::Link { transport, link });
+        if connected {
+            bev.set(flag::CONNECTED);
+        }
+        let key = self.bevs.insert(bev);
+        self.route(transport, link, Owner::Bev, key.slot);
+        self.mark_dirty(key.slot);
+        key
+    }
+
+    pub(crate) fn add_listener(
+        &mut self,
+        transport: u8,
+        link: LinkId,
+        listener: ListenerSlot,
+    ) -> Key {
+        let key = self.listeners.insert(listener);
+        self.route(transport, link, Owner::Listener, key.slot);
+        key
+    }
+
+    pub(crate) fn release(&mut self, segment: Segment) {
+        if segment.foreign() {
+            self.dead.push(segment);
+        }
+    }
+
+    /// Puts a bufferevent on the list of those to be flushed before the loop waits.
+    #[inline]
+    pub(crate) fn mark_dirty(&mut self, slot: u32) {
+        if let Some(bev) = self.bevs.at_mut(slot)
+            && !bev.has(flag::DIRTY)
+        {
+            bev.set(flag::DIRTY);
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Queues a bufferevent that has something pending.
+    #[inline]
+    pub(crate) fn queue_bev(&mut self, slot: u32) {
+        let Some(key) = self.bevs.key_at(slot) else { return };
+        let Some(bev) = self.bevs.at_mut(slot) else { return };
+        if bev.has(flag::PENDING_ANY) && !bev.has(flag::QUEUED | flag::FREED) {
+            bev.set(flag::QUEUED);
+            let priority = bev.priority;
+            self.queue(priority, Job::Bev(key));
+        }
+    }
+
+    #[inline]
+    pub(crate) fn queue(&mut self, priority: u8, job: Job) {
+        let last = self.ready.len() - 1;
+        self.ready[(priority as usize).min(last)].push_back(job);
+        self.ready_len += 1;
+    }
+
+    /// Counts or uncounts a bufferevent among what keeps `dispatch` going.
+    pub(crate) fn recount(&mut self, slot: u32) {
+        let Some(bev) = self.bevs.at_mut(slot) else { return };
+        let (is, was) = (bev.alive(), bev.has(flag::COUNTED));
+        if is && !was {
+            bev.set(flag::COUNTED);
+            self.alive += 1;
+        } else if was && !is {
+            bev.clear(flag::COUNTED);
+            self.alive -= 1;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn emit(&mut self, transport: u8, link: LinkId, event: LinkEvent) {
+        let route = self.routes[transport as usize].get(link.slot as usize).copied();
+        match route {
+            Some(Route { generation, owner: Owner::Bev, slot })
+                if generation == link.generation =>
+            {
+                self.bev_event(slot, transport, link, event);
+            }
+            Some(Route { generation, owner: Owner::Listener, slot })
+                if generation == link.generation =>
+            {
+                self.listener_event(slot, transport, link, event);
+            }
+            // A link whose owner is gone: its memory still has to be dropped outside the borrow.
+            _ => {
+                if let LinkEvent::Received(segment) = event {
+                    self.release(segment);
+                }
+            }
+        }
+    }
+
+    fn bev_event(&mut self, slot: u32, transport: u8, link: LinkId, event: LinkEvent) {
+        match event {
+            LinkEvent::Received(segment) => self.received(slot, segment),
+            LinkEvent::Sent(bytes) => self.sent(slot, bytes),
+            LinkEvent::Writable => {
+                if let Some(bev) = self.bevs.at_mut(slot) {
+                    bev.clear(flag::BLOCKED);
+                }
+                self.mark_dirty(slot);
+            }
+            LinkEvent::Connected => {
+                if let Some(bev) = self.bevs.at_mut(slot) {
+                    bev.set(flag::CONNECTED | flag::PENDING_CONNECTED);
+                }
+                self.touch(slot);
+            }
+            LinkEvent::Descriptors(fds) => {
+                if let Some(bev) = self.bevs.at_mut(slot) {
+                    bev.more().fds_in.extend(fds);
+                }
+            }
+            LinkEvent::Eof => self.read_over(slot, HeldEnd::Eof),
+            LinkEvent::Failed(side, error) => self.failed(slot, side, error),
+            LinkEvent::Closed => self.closed(slot, transport, link),
+            LinkEvent::Accepted(_) => debug_assert!(false, "only listeners accept"),
+        }
+    }
+
+    /// Marks for flushing and queues what is pending.
+    fn touch(&mut self, slot: u32) {
+        self.mark_dirty(slot);
+        self.queue_bev(slot);
+    }
+
+    #[inline]
+    fn received(&mut self, slot: u32, segment: Segment) {
+        let now = self.now;
+        let Some(bev) = self.bevs.at_mut(slot) else { return };
+        if bev.has(flag::FREED) {
+            return self.release(segment);
+        }
+        let n = segment.len();
+        if bev.more.is_some() {
+            bev.progress(Side::Read, now);
+            if bev.has(flag::GRANT_SOME) {
+                let more = bev.more();
+                more.window = more.window.saturating_sub(n as u64);
+            }
+        }
+        if !bev.has(flag::READ_ON) {
+            bev.set(flag::HELD);
+            bev.more().held.push(segment);
+            return;
+        }
+        bev.input.push(segment);
+        if bev.more.is_none() || bev.input.len() >= bev.read_low() {
+            bev.set(flag::PENDING_READ);
+            self.queue_bev(slot);
+        }
+    }
+
+    #[inline]
+    fn sent(&mut self, slot: u32, bytes: usize) {
+        let now = self.now;
+        let Some(bev) = self.bevs.at_mut(slot) else { return };
+        debug_assert!(bev.in_flight >= bytes as u64, "no more is released than was taken");
+        bev.in_flight = bev.in_flight.saturating_sub(bytes as u64);
+        if bev.more.is_some() {
+            bev.progress(Side::Write, now);
+        }
+        let left = bev.output_len();
+        let mut dirty = left == 0 && (!bev.has(flag::READ_ON) || bev.has(flag::READ_OVER));
+        dirty |= bev.has(flag::FREED);
+        dirty |= bev.has(flag::OUT_PAUSED) && left <= bev.write_high() / 2;
+        if bev.wants_written() && left <= bev.write_low() {
+            bev.set(flag::PENDING_WRITE);
+            self.queue_bev(slot);
+        }
+        if dirty {
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// The reading side has ended; told to the user when everything before it was.
+    fn read_over(&mut self, slot: u32, end: HeldEnd) {
+        let Some(bev) = self.bevs.at_mut(slot) else { return };
+        if bev.has(flag::READ_OVER | flag::FREED) {
+            return;
+        }
+        bev.set(flag::READ_OVER);
+        if bev.has(flag::READ_ON) {
+            bev.say(match end {
+                HeldEnd::Eof => BevEvent::Eof,
+                HeldEnd::Failed(error) => BevEvent::Error { side: Side::Read, error },
+            });
+        } else {
+            bev.more().held_end = Some(end);
+        }
+        self.touch(slot);
+    }
+
+    fn failed(&mut self, slot: u32, side: Side, error: std::io::Error) {
+        let Some(bev) = self.bevs.at_mut(slot) else { return };
+        if bev.has(flag::FREED) {
+            bev.set(flag::WRITE_OVER | flag::READ_OVER);
+            return self.mark_dirty(slot);
+        }
+        let operation = match side {
+            Side::Read => "receive",
+            Side::Write => "send",
+            Side::Both if bev.has(flag::CONNECTED) => "link",
+            Side::Both => "connect",
+        };
+        let error = Error::new(operation, error);
+        match side {
+            Side::Read if !bev.has(flag::READ_ON) => {
+                return self.read_over(slot, HeldEnd::Failed(error));
+            }
+            Side::Read if bev.has(flag::READ_OVER) => return,
+            Side::Read => bev.set(flag::READ_OVER),
+            Side::Write if bev.has(flag::WRITE_OVER) => return,
+            Side::Write => bev.set(flag::WRITE_OVER),
+            Side::Both => bev.set(flag::READ_OVER | flag::WRITE_OVER),
+        }
+        bev.say(BevEvent::Error { side, error });
+        self.touch(slot);
+    }
+
+    fn closed(&mut self, slot: u32, transport: u8, link: LinkId) {
+        self.no_link_timer(transport, link);
+        self.routes[transport as usize][link.slot as usize].owner = Owner::Nobody;
+        let Some(bev) = self.bevs.at_mut(slot) else { return };
+        bev.under = Under::Nothing;
+        bev.in_flight = 0;
+        bev.set(flag::READ_OVER | flag::WRITE_OVER);
+        if bev.has(flag::FREED) {
+            self.remove_bev(slot);
+        } else {
+            self.recount(slot);
+        }
+    }
+
+    /// Takes the slot out; what the user owns in it goes to `dead`.
+    pub(crate) fn remove_bev(&mut self, slot: u32) {
+        let Some(key) = self.bevs.key_at(slot) else { return };
+        let Some(mut bev) = self.bevs.remove(key) else { return };
+        if bev.has(flag::COUNTED) {
+            self.alive -= 1;
+        }
+        debug_assert!(bev.on_read.is_none() && bev.on_event.is_none(), "callbacks left at free");
+        let (input, output) = (bev.input.len(), bev.output.len());
+        bev.input.drain_into(input, &mut self.dead);
+        bev.output.drain_into(output, &mut self.dead);
+        let Some(mut more) = bev.more.take() else { return };
+        let held = more.held.len();
+        more.held.drain_into(held, &mut self.dead);
+        for limit in [more.read_timeout, more.write_timeout, more.linger].into_iter().flatten() {
+            if let Some(timer) = limit.timer {
+                self.wheel.cancel(timer);
+            }
+        }
+    }
+
+    fn listener_event(&mut self, slot: u32, transport: u8, link: LinkId, event: LinkEvent) {
+        match event {
+            LinkEvent::Accepted(new) => {
+                let key = self.add_bev(transport, new, true);
+                let Some(listener) = self.listeners.at_mut(slot) else { return };
+                listener.accepted.push_back(key);
+                self.queue_listener(slot);
+            }
+            LinkEvent::Failed(_, error) => {
+                let Some(listener) = self.listeners.at_mut(slot) else { return };
+                listener.errors.push_back(error);
+                self.queue_listener(slot);
+            }
+            LinkEvent::Closed => {
+                self.no_link_timer(transport, link);
+                self.routes[transport as usize][link.slot as usize].owner = Owner::Nobody;
+                if let Some(key) = self.listeners.key_at(slot)
+                    && let Some(gone) = self.listeners.remove(key)
+                {
+                    if gone.counted {
+                        self.alive -= 1;
+                    }
+                    debug_assert!(gone.on_accept.is_none(), "the callback left at free");
+                }
+            }
+            _ => debug_assert!(false, "a listener only accepts, fails and closes"),
+        }
+    }
+
+    fn queue_listener(&mut self, slot: u32) {
+        let Some(key) = self.listeners.key_at(slot) else { return };
+        let Some(listener) = self.listeners.at_mut(slot) else { return };
+        if !listener.queued {
+            listener.queued = true;
+            let priority = listener.priority;
+            self.queue(priority, Job::Listener(key));
+        }
+    }
+
+    pub(crate) fn link_timer(&mut self, transport: u8, link: LinkId, after: Duration) {
+        let timer = self.wheel.add(self.now + after, TimerKey::Link(transport, link));
+        if let Some(old) = self.link_timers.insert((transport, link), timer) {
+            self.wheel.cancel(old);
+        }
+    }
+
+    pub(crate) fn no_link_timer(&mut self, transport: u8, link: LinkId) {
+        if self.link_timers.is_empty() {
+            return;
+        }
+        if let Some(timer) = self.link_timers.remove(&(transport, link)) {
+            self.wheel.cancel(timer);
+        }
+    }
+
+    pub(crate) fn link_timer_due(&mut self, transport: u8, link: LinkId) {
+        self.link_timers.remove(&(transport, link));
+    }
+
+    /// Descriptors that arrived for a bufferevent.
+    pub(crate) fn take_fds(&mut self, key: Key) -> Vec<Fd> {
+        let bev = self.bevs.get_mut(key);
+        bev.and_then(|bev| bev.more.as_mut())
+            .map_or_else(Vec::new, |more| std::mem::take(&mut more.fds_in))
+    }
+}

@@ -1,0 +1,35 @@
+//! Which transports this build has. They are named here and nowhere else.
+
+use ringlane_api::transport::Transport;
+
+/// Every transport of this build, in the order in which foreign descriptors are offered to them.
+pub(crate) fn transports() -> Vec<Box<dyn Transport>> {
+    let mut all: Vec<Box<dyn Transport>> = Vec::new();
+    tcp::add(&mut all);
+    unix::add(&mut all);
+    all
+}
+
+#[cfg(feature = "tcp")]
+mod tcp {
+    pub(super) fn add(all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {
+        all.push(ringlane_tcp::transport());
+    }
+}
+
+#[cfg(not(feature = "tcp"))]
+mod tcp {
+    pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
+}
+
+#[cfg(feature = "uds")]
+mod unix {
+    pub(super) fn add(all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {
+        all.push(ringlane_uds::transport());
+    }
+}
+
+#[cfg(not(feature = "uds"))]
+mod unix {
+    pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
+}
