@@ -125,7 +125,7 @@ fn full_backlog(rig: &Rig) -> Outcome {
     let served = cell(0);
     let count = Rc::clone(&served);
     let options = ListenOptions { backlog: 1, ..ListenOptions::default() };
-    let listening = stage.base.listen_with(&rig.address(), &options, move |conn| {
+    let listening = stage.base.listen_with(rig.address(), &options, move |conn| {
         count.set(count.get() + 1);
         conn.output().add(b"welcome");
         conn.free();
@@ -178,9 +178,8 @@ fn descriptors_out(rig: &Rig) -> Outcome {
     stage.idle(3);
     // Each connection needs two descriptors here: dials get theirs first, accepts run out.
     limit(Some(10));
-    let clients: Vec<Bufferevent> = (0..8)
-        .filter_map(|_| stage.base.connect(listener.address().to_string()).ok())
-        .collect();
+    let clients: Vec<Bufferevent> =
+        (0..8).filter_map(|_| stage.base.connect(listener.address().to_string()).ok()).collect();
     assert!(!clients.is_empty());
     stage.until("accepting fails and says so", || errors.get() > 0);
     let accepted = taps.borrow().len();

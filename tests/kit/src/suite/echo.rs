@@ -175,7 +175,7 @@ fn lines(rig: &Rig) -> Outcome {
     let stage = Stage::new(rig);
     let server = stage.listen(|conn| {
         conn.on_read(|c| {
-            while let Some(line) = c.input().readln(Eol::CrLf) {
+            while let Some(line) = c.input().readln(Eol::Crlf) {
                 c.output().add(&line);
                 c.output().add(b"!\n");
             }

@@ -67,7 +67,7 @@ fn high_watermark(rig: &Rig) -> Outcome {
     let held = server.input().len();
     assert!(held <= high + 32 * 1024, "{held} bytes unread with a high watermark of {high}");
     assert!(held >= high / 2, "only {held} bytes came");
-    assert!(client.output().len() > 0, "nothing pushed back on the client");
+    assert!(!client.output().is_empty(), "nothing pushed back on the client");
     let mut got = Vec::new();
     stage.until("everything comes as it is read", || {
         got.extend(server.input().take());
@@ -149,7 +149,11 @@ fn parked_free(rig: &Rig) -> Outcome {
             client.output().add(&[1; 40_000]);
         }
         stage.idle(way);
-        if way % 3 == 0 { server.free() } else { server.abort() }
+        if way % 3 == 0 {
+            server.free()
+        } else {
+            server.abort()
+        }
         client.abort();
         stage.until("all links are gone", || stage.base.stats().links == 0);
     }

@@ -319,9 +319,11 @@ fn panic_passes(rig: &Rig) -> Outcome {
         stage.until("the callback panics", || false);
     }));
     let text = caught.expect_err("the panic reaches the caller");
-    let text = text.downcast_ref::<&str>().copied().map(String::from).or_else(|| {
-        text.downcast_ref::<String>().cloned()
-    });
+    let text = text
+        .downcast_ref::<&str>()
+        .copied()
+        .map(String::from)
+        .or_else(|| text.downcast_ref::<String>().cloned());
     assert!(text.is_some_and(|text| text.contains("on purpose")));
     assert_eq!(calls.get(), 1);
     // Another connection, the same one and the loop itself go on.

@@ -20,6 +20,7 @@ mod loops;
 mod payload;
 mod rig;
 mod runner;
+mod simulated;
 mod stage;
 mod threads;
 mod time;
@@ -27,6 +28,7 @@ mod time;
 pub use payload::{Checker, Pattern};
 pub use rig::{Rig, Tools};
 pub use runner::{Row, run};
+pub use simulated::simulated;
 pub use stage::{Stage, Tap};
 
 /// What a case comes to; failing is a panic.

@@ -10,13 +10,16 @@ use ringlane_api::{EventBase, Result};
 /// Makes a base. Several bases of one thread can reach each other.
 pub type Maker = Arc<dyn Fn() -> Result<EventBase> + Send + Sync>;
 
+/// Forks, runs the function in the child, tells whether the child ended with `true`.
+pub type InChild = fn(&mut dyn FnMut() -> bool) -> io::Result<bool>;
+
 /// What needs the machine and therefore comes from the test binary.
 #[derive(Clone, Copy, Default)]
 pub struct Tools {
     /// Sends a signal to this process.
     pub raise: Option<fn(i32)>,
     /// Forks, runs the function in the child, and tells whether the child ended with `true`.
-    pub in_child: Option<fn(&mut dyn FnMut() -> bool) -> io::Result<bool>>,
+    pub in_child: Option<InChild>,
     /// Limits the number of open descriptors to so many more than are open, or lifts the limit.
     pub limit_fds: Option<fn(Option<usize>)>,
     /// Called on the case's thread when its bases are gone: what was left behind?

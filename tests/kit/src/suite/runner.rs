@@ -42,7 +42,8 @@ enum Verdict {
 /// comment) whose absence is a failure. Arguments that are not options filter cases by a part of
 /// their name; `RINGLANE_ROWS` filters rows by parts of theirs, separated by commas.
 pub fn run(rows: Vec<Row>, must_run: &str) -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let row_filter = std::env::var("RINGLANE_ROWS").unwrap_or_default();
     let row_parts: Vec<&str> = row_filter.split(',').filter(|part| !part.is_empty()).collect();
     let keeps_row = |row: &str| row_parts.is_empty() || row_parts.iter().any(|p| row.contains(p));
@@ -138,7 +139,11 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 fn print_table(cases: &[Case], columns: &[(String, Vec<Verdict>)]) {
-    println!("\nconformance: {} cases x {} rows (. pass, s skip, F FAIL)\n", cases.len(), columns.len());
+    println!(
+        "\nconformance: {} cases x {} rows (. pass, s skip, F FAIL)\n",
+        cases.len(),
+        columns.len()
+    );
     for (at, (row, _)) in columns.iter().enumerate() {
         println!("  {:>2} = {row}", at + 1);
     }

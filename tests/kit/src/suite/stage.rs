@@ -23,7 +23,7 @@ impl Stage {
 
     /// A listener at an address of its own.
     pub fn listen(&self, on: impl FnMut(Bufferevent) + 'static) -> Listener {
-        self.base.listen(&self.rig.address(), on).expect("this address is ours alone")
+        self.base.listen(self.rig.address(), on).expect("this address is ours alone")
     }
 
     /// A server that sends everything back, ends its direction when the client does, and counts.
@@ -62,9 +62,7 @@ impl Stage {
         let (listener, taps) = self.sink();
         let client = self.connect(&listener);
         let tap = Tap::on(&client);
-        self.until("both ends are connected", || {
-            tap.connected() == 1 && taps.borrow().len() == 1
-        });
+        self.until("both ends are connected", || tap.connected() == 1 && taps.borrow().len() == 1);
         listener.free();
         let server = taps.borrow_mut().remove(0);
         (server, (client, tap))
