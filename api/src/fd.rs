@@ -22,6 +22,11 @@ pub enum FdKind {
 
 enum Keeper {
     Os(OwnedFd),
+    /// The guard is dropped first, while the number is still ours.
+    Guarded {
+        _guard: Box<dyn Any>,
+        fd: OwnedFd,
+    },
     Other(Box<dyn Any>),
 }
 
@@ -46,6 +51,14 @@ impl Fd {
         Fd(Rc::new(Inner { keeper: Keeper::Os(fd), number, kind }))
     }
 
+    /// Wraps a descriptor of the kernel together with something that ends with it (the
+    /// registration of a signal). `guard` is dropped just before the descriptor is closed; such a
+    /// descriptor is never given away.
+    pub fn guarded(fd: OwnedFd, kind: FdKind, guard: Box<dyn Any>) -> Fd {
+        let number = fd.as_raw_fd();
+        Fd(Rc::new(Inner { keeper: Keeper::Guarded { _guard: guard, fd }, number, kind }))
+    }
+
     /// Wraps a descriptor that only its reactor understands (the simulator's sockets).
     /// `keeper` is dropped when the last clone goes.
     pub fn from_other(number: i32, kind: FdKind, keeper: Box<dyn Any>) -> Fd {
@@ -65,7 +78,7 @@ impl Fd {
     /// The kernel descriptor behind it, or `None` in the simulator.
     pub fn as_os(&self) -> Option<BorrowedFd<'_>> {
         match &self.0.keeper {
-            Keeper::Os(fd) => Some(fd.as_fd()),
+            Keeper::Os(fd) | Keeper::Guarded { fd, .. } => Some(fd.as_fd()),
             Keeper::Other(_) => None,
         }
     }
@@ -73,7 +86,7 @@ impl Fd {
     /// What [`Fd::from_other`] was given.
     pub fn as_other(&self) -> Option<&dyn Any> {
         match &self.0.keeper {
-            Keeper::Os(_) => None,
+            Keeper::Os(_) | Keeper::Guarded { .. } => None,
             Keeper::Other(any) => Some(any.as_ref()),
         }
     }
