@@ -16,7 +16,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use ringlane_api::segment::{Block, Home, Segment};
+use ringlane_api::segment::{Block, Home};
 
 use super::ring::{Ring, map_page, unmap_page};
 
@@ -49,7 +49,8 @@ struct Lifted {
 
 /// The blocks posted for receiving.
 pub(super) struct Blocks {
-    page: NonNull<u8>,
+    /// `None` once the kernel has let go.
+    page: Option<NonNull<u8>>,
     entries: u16,
     tail: u16,
     lifted: Vec<Option<Lifted>>,
@@ -71,7 +72,7 @@ impl Blocks {
         let entries = most.next_power_of_two() as u16;
         let page = map_page()?;
         let blocks = Blocks {
-            page,
+            page: Some(page),
             entries,
             tail: 0,
             lifted: (0..entries).map(|_| None).collect(),
@@ -91,7 +92,7 @@ impl Blocks {
 
     fn register(&self, ring: &Ring) -> io::Result<()> {
         let submitter = ring.raw().submitter();
-        let at = self.page.as_ptr() as u64;
+        let at = self.first() as u64;
         // SAFETY: the page stays mapped until `unregister` succeeded or is leaked (`abandon`).
         // KERNEL 5.19: provided-buffer rings.
         unsafe { submitter.register_buf_ring_with_flags(at, self.entries, GROUP, 0) }
@@ -154,7 +155,7 @@ impl Blocks {
     }
 
     fn first(&self) -> *mut PostedEntry {
-        self.page.as_ptr().cast()
+        self.page.expect("blocks are posted only while registered").as_ptr().cast()
     }
 
     fn write_entry(&mut self, id: u16, memory: NonNull<[u8]>) {
@@ -183,37 +184,28 @@ impl Blocks {
         lower(lifted)
     }
 
-    /// The first `bytes` of the block the kernel filled under `id`.
-    #[inline]
-    pub fn received(&mut self, id: u16, bytes: usize) -> Segment {
-        Segment::from_block(self.taken(id), bytes)
-    }
-
-    /// Takes the ring away from the kernel; then everything posted is ours again.
-    pub fn unregister(mut self, ring: &Ring) -> io::Result<()> {
-        match ring.raw().submitter().unregister_buf_ring(GROUP) {
-            Ok(()) => {
-                self.reclaim();
-                Ok(())
-            }
-            Err(error) => {
-                std::mem::forget(self);
-                Err(error)
-            }
+    /// Takes the ring away from the kernel; then everything posted is ours again. Where the kernel
+    /// refuses, all of it is leaked instead.
+    pub fn unregister(&mut self, ring: &Ring) {
+        if ring.raw().submitter().unregister_buf_ring(GROUP).is_ok() {
+            self.reclaim();
         }
     }
 
     /// Takes everything back in a forked child: the kernel fills the parent's copy of this
     /// memory, never ours.
-    pub fn reclaim_after_fork(mut self) {
+    pub fn reclaim_after_fork(&mut self) {
         self.reclaim();
     }
 
     fn reclaim(&mut self) {
+        self.posted = 0;
         for lifted in self.lifted.drain(..).flatten() {
             drop(lower(lifted));
         }
-        unmap_page(self.page);
+        if let Some(page) = self.page.take() {
+            unmap_page(page);
+        }
     }
 }
 

@@ -92,6 +92,7 @@ pub(super) struct Ring {
     backlog: VecDeque<Entry>,
     numbered: u64,
     popped: u64,
+    mark: ForkMark,
 }
 
 impl Ring {
@@ -121,7 +122,14 @@ impl Ring {
             backlog: VecDeque::new(),
             numbered: 0,
             popped: 0,
+            mark: ForkMark::new()?,
         })
+    }
+
+    /// Whether this process is a child of the one that made the ring, and must not touch it.
+    #[inline]
+    pub fn forked(&self) -> bool {
+        self.mark.forked()
     }
 
     /// What the kernel made of the wishes.
@@ -147,7 +155,7 @@ impl Ring {
     pub fn push(&mut self, entry: &Entry) -> u64 {
         let number = self.numbered;
         self.numbered += 1;
-        if !self.backlog.is_empty() || !self.try_push(entry) {
+        if !self.backlog.is_empty() || self.mark.forked() || !self.try_push(entry) {
             self.backlog.push_back(entry.clone());
         }
         number
@@ -224,6 +232,15 @@ impl Ring {
     /// `limit` long (`None`: for ever).
     pub fn enter(&mut self, want: u32, limit: Option<Duration>) -> io::Result<usize> {
         let submit = self.waiting() as u32;
+        self.call(submit, want, limit)
+    }
+
+    /// One `io_uring_enter` that submits nothing and lets the kernel move what overflowed.
+    pub fn relieve(&mut self) -> io::Result<usize> {
+        self.call(0, 0, None)
+    }
+
+    fn call(&mut self, submit: u32, want: u32, limit: Option<Duration>) -> io::Result<usize> {
         let timeout = limit.map(|limit| Timespec {
             seconds: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
             nanoseconds: i64::from(limit.subsec_nanos()),
@@ -249,26 +266,24 @@ impl Ring {
         };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as usize) }
     }
-
-    /// Leaves the ring to the parent process: nothing is unmapped (the maps were not inherited,
-    /// and something else may live there now), only this process's descriptor is closed.
-    pub fn abandon(self) {
-        let fd = self.ring.as_raw_fd();
-        std::mem::forget(self);
-        // SAFETY: the descriptor was the forgotten ring's, and nobody else in this process knows
-        // its number.
-        unsafe { libc::close(fd) };
-    }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
         let fd = self.ring.as_raw_fd();
+        if self.forked() {
+            // It is the parent's. The maps were not inherited, and something else may live in
+            // their place now, so nothing is unmapped; only this process's descriptor goes.
+            // SAFETY: the descriptor is the ring's, which is never dropped now, and nobody else
+            // in this process knows its number.
+            unsafe { libc::close(fd) };
+            return;
+        }
         if self.enter_fd != fd {
             // A registered descriptor keeps the ring alive as long as the thread lives.
             register(fd, UNREGISTER_RING_FDS, self.enter_fd as u32, 0);
         }
-        // SAFETY: dropped once, here; `abandon` forgets `self` instead.
+        // SAFETY: dropped once, here.
         unsafe { ManuallyDrop::drop(&mut self.ring) };
     }
 }
@@ -291,7 +306,7 @@ fn register(fd: i32, verb: libc::c_uint, offset: u32, data: u64) -> Option<u32> 
 }
 
 /// A byte that a forked child reads as zero.
-pub(super) struct ForkMark {
+struct ForkMark {
     page: NonNull<u8>,
 }
 
@@ -299,7 +314,7 @@ const PAGE: usize = 4096;
 
 impl ForkMark {
     /// Marks this process.
-    pub fn new() -> io::Result<ForkMark> {
+    fn new() -> io::Result<ForkMark> {
         let page = map_page()?;
         // SAFETY: the page was just mapped, private and PAGE bytes long.
         // KERNEL 4.14: MADV_WIPEONFORK.
@@ -315,7 +330,7 @@ impl ForkMark {
 
     /// Whether this process is a child of the one that made the mark.
     #[inline]
-    pub fn forked(&self) -> bool {
+    fn forked(&self) -> bool {
         // SAFETY: the page is mapped and readable while `self` lives.
         unsafe { self.page.as_ptr().read_volatile() == 0 }
     }

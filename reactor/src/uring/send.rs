@@ -18,7 +18,6 @@ use std::io;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
-use ringlane_api::fd::Fd;
 use ringlane_api::limits::SEND_PARTS_MAX;
 use ringlane_api::reactor::{Completion, Outcome};
 use ringlane_api::segment::Parts;
@@ -328,9 +327,10 @@ impl Gather {
                 continue;
             }
             let rest = &bytes[skip..];
-            if used == SEND_PARTS_MAX || listed + rest.len() > ENTRY_BYTES_MAX {
+            if used == SEND_PARTS_MAX || listed == ENTRY_BYTES_MAX {
                 break;
             }
+            let rest = &rest[..rest.len().min(ENTRY_BYTES_MAX - listed)];
             skip = 0;
             self.slices[used] =
                 libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() };
@@ -346,10 +346,4 @@ impl Gather {
         self.header.msg_iov = self.slices.as_mut_ptr();
         &raw const self.header
     }
-}
-
-/// Whether a descriptor takes ring sends.
-#[inline]
-pub(super) fn sends_in_ring(fd: &Fd) -> bool {
-    fd.kind() == ringlane_api::fd::FdKind::Socket
 }
