@@ -233,7 +233,7 @@ fn receives(op: &Op) -> bool {
 fn set_up(config: &Config, features: &Features, home: &Rc<Home>) -> io::Result<(Ring, Blocks)> {
     let (mut ring, blocks) = patiently(config, |shrink| {
         let sq_entries = (config.sq_entries >> shrink).max(1);
-        let cq_entries = (config.cq_entries >> shrink).max(sq_entries * 2);
+        let cq_entries = (config.cq_entries >> shrink).max(sq_entries);
         let ring = Ring::new(sq_entries, cq_entries)?;
         let most = config.ring_blocks_max.max(config.ring_blocks);
         let blocks = Blocks::new(&ring, Rc::clone(home), config.ring_blocks, most)?;
@@ -266,4 +266,3 @@ fn patiently<T>(config: &Config, mut make: impl FnMut(u32) -> io::Result<T>) -> 
         }
     }
 }
-

@@ -2,9 +2,9 @@
 
 use std::io;
 
+use io_uring::opcode;
 use io_uring::squeue::Flags;
 use io_uring::types::CancelBuilder;
-use io_uring::{opcode, types};
 use ringlane_api::fd::{Fd, FdKind};
 use ringlane_api::reactor::{Completion, Op, OpId, Outcome, SockName, Token};
 
@@ -100,21 +100,16 @@ impl Uring {
         let slot = self.flights.insert(token, Kind::Close, Some(fd), NONE);
         let id = self.flights.id(slot);
         let mut at = self.flights.first_on(number);
-        let (mut armed, mut twice) = (false, false);
+        let mut twice = false;
         while at != NONE {
             let next = self.flights.next_on(at);
             if at != slot {
                 twice |= self.flights.at(at).kind == Kind::Close;
-                armed |= self.flights.at(at).has(ARMED);
-                self.cancel_quietly(at);
+                // By name and not by descriptor: a request by number that waits in the backlog
+                // could hit whoever has that number by then.
+                self.cancel_slot(at);
             }
             at = next;
-        }
-        if armed {
-            let all = CancelBuilder::fd(types::Fd(number)).all();
-            // KERNEL 5.19: cancel by descriptor. Behind all entries that name it.
-            let entry = opcode::AsyncCancel2::new(all).build().user_data(CANCEL | u64::from(NONE));
-            self.ring.push(&entry.flags(Flags::SKIP_SUCCESS));
         }
         if twice || self.flights.lone_close(number) == Some(slot) {
             self.end_close(slot);
@@ -129,9 +124,7 @@ impl Uring {
 
     /// Asks for the end of an op.
     pub(super) fn cancel_op(&mut self, op: OpId) {
-        if let Some(slot) = self.flights.of(op)
-            && !self.flights.at(slot).has(CANCELLED)
-        {
+        if let Some(slot) = self.flights.of(op) {
             self.cancel_slot(slot);
         }
     }
@@ -139,6 +132,9 @@ impl Uring {
     /// Asks for the end of a flight, of the ring where the ring works on it.
     pub(super) fn cancel_slot(&mut self, slot: u32) {
         let user_data = self.flights.user_data(slot);
+        if self.flights.at(slot).has(CANCELLED) {
+            return;
+        }
         self.cancel_quietly(slot);
         if self.flights.find(user_data).is_none() {
             return;

@@ -146,14 +146,14 @@ fn try_receives(ring: &mut Ring, blocks: &mut Blocks) -> io::Result<bool> {
     let fd = types::Fd(ours.as_raw_fd());
     theirs.write_all(b"ab")?;
     blocks.refill();
-    let mut limited = opcode::RecvMulti::new(fd, GROUP).build().user_data(RECV);
+    let mut limited = opcode::RecvMulti::new(fd, GROUP).len(1).build().user_data(RECV);
     limit_bytes(&mut limited, 1);
     ring.push(&limited);
     let first = next(ring)?;
     drop(first.block().map(|id| blocks.taken(id)));
     let byte_limit = first.result == 1 && !first.more();
-    if first.result > 0 && !byte_limit {
-        // The field was read as something else: let it end before anything is freed.
+    if first.more() {
+        // The field was not looked at: let it end before anything is freed.
         return end_receive(ring, blocks, fd).map(|()| false);
     }
     blocks.refill();

@@ -209,11 +209,7 @@ impl Uring {
         }
     }
 
-    pub(super) fn end_attempt(
-        &mut self,
-        slot: u32,
-        result: io::Result<Outcome>,
-    ) -> Completion {
+    pub(super) fn end_attempt(&mut self, slot: u32, result: io::Result<Outcome>) -> Completion {
         let flight = self.flights.at(slot);
         let (token, place) = (flight.token, flight.a);
         let pending = self.attempts.remove(place);

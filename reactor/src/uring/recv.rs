@@ -75,7 +75,9 @@ impl Uring {
         };
         let entry = if self.features.byte_limit {
             // KERNEL 6.0: multishot receive. KERNEL 6.17: its byte limit.
-            let entry = opcode::RecvMulti::new(fd, GROUP).len(cut.unwrap_or(0)).build();
+            // The limit is looked at between blocks; `len` bounds each of them.
+            let len = cut.map_or(limit, |cut| cut.min(limit));
+            let entry = opcode::RecvMulti::new(fd, GROUP).len(len).build();
             let mut entry = entry.user_data(user_data);
             limit_bytes(&mut entry, limit);
             entry
@@ -117,7 +119,8 @@ impl Uring {
         match -cqe.result {
             0 => done.push(self.end(slot, Ok(Outcome::Eof))),
             libc::ENOBUFS if !was_cancelled => self.park_recv(slot),
-            libc::EAGAIN | libc::EINTR if !was_cancelled => self.arm_recv(slot),
+            // ECANCELED that nobody asked for comes from a fault that is played.
+            libc::EAGAIN | libc::EINTR | libc::ECANCELED if !was_cancelled => self.arm_recv(slot),
             libc::ENOBUFS | libc::EAGAIN | libc::EINTR => {
                 done.push(self.end(slot, Err(cancelled())));
             }
@@ -230,6 +233,7 @@ impl Uring {
             let fd = own(std::mem::replace(&mut flight.b, NONE) as i32);
             done.push(self.end(slot, Ok(Outcome::Accepted(fd))));
         } else if passing(-cqe.result) && !was_cancelled {
+            // ECANCELED that nobody asked for comes from a fault that is played.
             self.arm_accept(slot);
         } else if passing(-cqe.result) {
             done.push(self.end(slot, Err(cancelled())));
@@ -284,12 +288,13 @@ fn give_up(fd: Fd) -> u32 {
     fd.into_raw_fd() as u32
 }
 
-/// Errors of a single connection that died before we took it (accept(2)).
+/// Errors of a single connection that died before we took it (accept(2)), and of none at all.
 fn passing(error: i32) -> bool {
     matches!(
         error,
         libc::EAGAIN
             | libc::EINTR
+            | libc::ECANCELED
             | libc::ECONNABORTED
             | libc::EPROTO
             | libc::ENETDOWN

@@ -299,9 +299,8 @@ fn register(fd: i32, verb: libc::c_uint, offset: u32, data: u64) -> Option<u32> 
     let mut update = RsrcUpdate { offset, reserved: 0, data };
     let one: libc::c_uint = 1;
     // SAFETY: one `io_uring_rsrc_update` is passed, and it outlives the call.
-    let done = unsafe {
-        libc::syscall(libc::SYS_io_uring_register, fd, verb, &raw mut update, one)
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_io_uring_register, fd, verb, &raw mut update, one) };
     (done == 1).then_some(update.offset)
 }
 

@@ -58,11 +58,6 @@ impl Sending {
     pub fn silent(&self) -> bool {
         self.silent
     }
-
-    /// The memory, for the last completion.
-    pub fn into_parts(self) -> Parts {
-        self.parts
-    }
 }
 
 /// Silent sends in the order of their entries, and how far the kernel's silence reaches.
@@ -118,8 +113,7 @@ impl Uring {
     pub(super) fn push_send(&mut self, slot: u32, parts: Parts) {
         let total: usize = parts.iter().map(|segment| segment.bytes().len()).sum();
         let whole = total == parts.len();
-        let sending =
-            Sending { parts, total, done: 0, offered: 0, gather: None, silent: true };
+        let sending = Sending { parts, total, done: 0, offered: 0, gather: None, silent: true };
         let place = self.sends.insert(sending);
         self.flights.at(slot).a = place;
         if !whole {
@@ -269,12 +263,9 @@ impl Uring {
         self.free(slot);
         match result {
             Ok(()) => Completion::last(token, Ok(Outcome::Sent(parts))),
-            Err(error) => Completion {
-                token,
-                result: Err(error),
-                more: false,
-                parts: Some(Box::new(parts)),
-            },
+            Err(error) => {
+                Completion { token, result: Err(error), more: false, parts: Some(Box::new(parts)) }
+            }
         }
     }
 }
