@@ -1,0 +1,6 @@
+//! The cases of the contract, generic over the engine.
+
+pub mod ends;
+pub mod events;
+pub mod extras;
+pub mod streams;
