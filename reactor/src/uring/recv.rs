@@ -16,12 +16,15 @@ use ringlane_api::segment::{Block, Segment};
 
 use super::blocks::GROUP;
 use super::fault::Arm;
-use super::flight::{ARMED, CANCELLED, NONE, PARKED};
+use super::flight::{ARMED, CANCELLED, NONE, ONE_BY_ONE, PARKED};
 use super::ring::Cqe;
 use super::{Uring, cancelled};
 
 /// Where `optlen`, the byte limit of a multishot receive, lies in an entry.
 const OPTLEN_AT: usize = 44;
+
+/// The largest limit of an accept that is kept exactly.
+const EXACT_ACCEPTS_MAX: u32 = 8;
 
 /// A block whose memory the kernel fills for a bulk receive.
 pub(super) struct Lent {
@@ -103,10 +106,14 @@ impl Uring {
             let bytes = cqe.result as usize;
             let flight = self.flights.at(slot);
             flight.a = flight.a.saturating_sub(bytes as u32);
-            let token = flight.token;
-            let more = cqe.more();
+            let (token, mut more) = (flight.token, cqe.more());
             if !more {
-                self.free(slot);
+                // A one-shot receive, or the kernel had its reasons: it goes on up to its limit.
+                more = flight.a > 0 && !flight.has(CANCELLED);
+                match more {
+                    true => self.arm_recv(slot),
+                    false => self.free(slot),
+                }
             }
             let outcome = Outcome::Received(Segment::from_block(block, bytes));
             done.push(Completion { token, result: Ok(outcome), more, parts: None });
@@ -200,6 +207,16 @@ impl Uring {
         done.push(self.end(slot, result));
     }
 
+    /// Starts an accept. Under a small limit connections are taken one by one, so that none is
+    /// taken too many; a larger one may be overshot by what came before the ring let go.
+    pub(super) fn push_accept(&mut self, slot: u32) {
+        let flight = self.flights.at(slot);
+        if flight.a <= EXACT_ACCEPTS_MAX {
+            flight.set(ONE_BY_ONE);
+        }
+        self.arm_accept(slot);
+    }
+
     /// Hands an accept to the ring.
     pub(super) fn arm_accept(&mut self, slot: u32) {
         let user_data = self.flights.user_data(slot);
@@ -207,7 +224,7 @@ impl Uring {
         flight.set(ARMED);
         let fd = types::Fd(flight.number());
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        let entry = if flight.a == 1 {
+        let entry = if flight.has(ONE_BY_ONE) {
             let null = std::ptr::null_mut();
             opcode::Accept::new(fd, null, null.cast()).flags(flags).build()
         } else {
