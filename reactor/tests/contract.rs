@@ -60,6 +60,8 @@ macro_rules! contract {
                 a_cancelled_send_gives_its_memory_back
                 a_close_cancels_what_is_armed_and_ends_the_stream
                 a_reused_number_gets_no_stale_event
+                a_descriptor_dropped_without_a_close_is_forgotten
+                a_descriptor_given_away_and_taken_in_again_goes_on
                 a_dropped_reactor_leaves_no_descriptor_and_no_block
             );
 
@@ -137,7 +139,6 @@ macro_rules! contract {
     };
 }
 
-#[cfg(feature = "epoll")]
 contract!(epoll, Engine::Epoll);
 
 #[cfg(feature = "uring")]

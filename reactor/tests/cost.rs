@@ -88,7 +88,7 @@ impl Echo {
 
 fn cost(ends: impl FnOnce(&mut Bench) -> (Fd, Fd)) {
     const HOPS: u64 = 1000;
-    let mut bench = bench::open(Engine::Epoll, None).expect("epoll is everywhere");
+    let Some(mut bench) = bench::open(Engine::Epoll, None) else { return };
     let ends = ends(&mut bench);
     let mut echo = Echo::new(bench, ends);
     for _ in 0..100 {
@@ -106,13 +106,11 @@ fn cost(ends: impl FnOnce(&mut Bench) -> (Fd, Fd)) {
     assert!(calls <= HOPS * 3 + HOPS / 10, "{calls} system calls for {HOPS} messages");
 }
 
-#[cfg(feature = "epoll")]
 #[test]
 fn a_message_over_a_pair_costs_a_send_a_receive_a_wait_and_no_memory() {
     cost(Bench::pair);
 }
 
-#[cfg(feature = "epoll")]
 #[test]
 fn a_message_over_tcp_costs_a_send_a_receive_a_wait_and_no_memory() {
     cost(Bench::tcp);

@@ -95,5 +95,4 @@ macro_rules! forks {
     };
 }
 
-#[cfg(feature = "epoll")]
 forks!(epoll, Engine::Epoll);

@@ -179,7 +179,9 @@ pub fn open(engine: Engine, fault: Option<Fault>) -> Option<Bench> {
     watchdog();
     match best(&Config { engine, fault, ..Config::default() }) {
         Ok(reactor) => Some(Bench::new(reactor)),
-        Err(error) if engine == Engine::Epoll => panic!("{error}"),
+        Err(error) if engine == Engine::Epoll && error.kind() != io::ErrorKind::Unsupported => {
+            panic!("{error}")
+        }
         Err(error) => {
             eprintln!("skipped: {error}");
             None

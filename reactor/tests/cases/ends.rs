@@ -93,6 +93,36 @@ pub fn a_reused_number_gets_no_stale_event(mut bench: Bench) {
     }
 }
 
+pub fn a_descriptor_dropped_without_a_close_is_forgotten(mut bench: Bench) {
+    for _ in 0..10 {
+        let (ours, mut theirs) = bench.half();
+        let (token, id) = bench.push(Op::Recv { fd: ours.clone(), limit: 100 });
+        bench.quiet_turns();
+        bench.reactor.cancel(id);
+        bench.next(token);
+        let copy = ours.as_os().expect("the kernel's").try_clone_to_owned().expect("a copy");
+        drop(ours);
+        theirs.write_all(b"to nobody").expect("written");
+        bench.quiet_turns();
+        theirs.write_all(b"to nobody").expect("written");
+        bench.quiet_turns();
+        assert!(bench.seen.is_empty());
+        // The copy is the same open file under another number.
+        let again = bench.sys().adopt(copy).expect("taken in");
+        assert_eq!(bench.receive(&again, 18), b"to nobodyto nobody");
+    }
+}
+
+pub fn a_descriptor_given_away_and_taken_in_again_goes_on(mut bench: Bench) {
+    let (mut ours, mut theirs) = bench.half();
+    for _ in 0..5 {
+        theirs.write_all(b"abc").expect("written");
+        assert_eq!(bench.receive(&ours, 3), b"abc");
+        let fd = ours.into_os().expect("the only holder");
+        ours = bench.sys().adopt(fd).expect("taken in");
+    }
+}
+
 pub fn a_dropped_reactor_leaves_no_descriptor_and_no_block(mut bench: Bench) {
     let (ours, mut theirs) = bench.half();
     let (other, _other_peer) = bench.half();
