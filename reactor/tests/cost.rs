@@ -86,9 +86,9 @@ impl Echo {
     }
 }
 
-fn cost(ends: impl FnOnce(&mut Bench) -> (Fd, Fd)) {
+fn cost(engine: Engine, ends: impl FnOnce(&mut Bench) -> (Fd, Fd)) {
     const HOPS: u64 = 1000;
-    let Some(mut bench) = bench::open(Engine::Epoll, None) else { return };
+    let Some(mut bench) = bench::open(engine, None) else { return };
     let ends = ends(&mut bench);
     let mut echo = Echo::new(bench, ends);
     for _ in 0..100 {
@@ -108,10 +108,19 @@ fn cost(ends: impl FnOnce(&mut Bench) -> (Fd, Fd)) {
 
 #[test]
 fn a_message_over_a_pair_costs_a_send_a_receive_a_wait_and_no_memory() {
-    cost(Bench::pair);
+    cost(Engine::Epoll, Bench::pair);
 }
 
 #[test]
 fn a_message_over_tcp_costs_a_send_a_receive_a_wait_and_no_memory() {
-    cost(Bench::tcp);
+    cost(Engine::Epoll, Bench::tcp);
+}
+
+#[cfg(feature = "uring")]
+#[test]
+fn a_message_in_a_ring_costs_no_memory() {
+    for tier in [1, 5] {
+        cost(Engine::Tier(tier), Bench::pair);
+        cost(Engine::Tier(tier), Bench::tcp);
+    }
 }

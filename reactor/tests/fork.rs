@@ -96,3 +96,8 @@ macro_rules! forks {
 }
 
 forks!(epoll, Engine::Epoll);
+
+#[cfg(feature = "uring")]
+forks!(uring_u1, Engine::Tier(1));
+#[cfg(feature = "uring")]
+forks!(uring_u5, Engine::Tier(5));

@@ -23,6 +23,9 @@ use super::{Uring, cancelled};
 /// Where `optlen`, the byte limit of a multishot receive, lies in an entry.
 const OPTLEN_AT: usize = 44;
 
+/// The largest byte limit the kernel understands.
+const LIMIT_MAX: u32 = i32::MAX as u32;
+
 /// The largest limit of an accept that is kept exactly.
 const EXACT_ACCEPTS_MAX: u32 = 8;
 
@@ -76,16 +79,16 @@ impl Uring {
             Arm::Cut(bytes) => Some(bytes),
             Arm::NoBlocks => return,
         };
+        let most = limit.min(self.home.block_bytes() as u32);
         let entry = if self.features.byte_limit {
             // KERNEL 6.0: multishot receive. KERNEL 6.17: its byte limit.
-            // The limit is looked at between blocks; `len` bounds each of them.
-            let len = cut.map_or(limit, |cut| cut.min(limit));
+            // The limit is looked at between blocks, and as an `int`; `len` bounds each block.
+            let len = cut.map_or(most, |cut| cut.min(most));
             let entry = opcode::RecvMulti::new(fd, GROUP).len(len).build();
             let mut entry = entry.user_data(user_data);
-            limit_bytes(&mut entry, limit);
+            limit_bytes(&mut entry, limit.min(LIMIT_MAX));
             entry
         } else {
-            let most = limit.min(self.home.block_bytes() as u32);
             let len = cut.map_or(most, |cut| cut.min(most));
             opcode::Recv::new(fd, std::ptr::null_mut(), len)
                 .buf_group(GROUP)
