@@ -87,6 +87,21 @@ pub struct Fault {
     pub late_per_mille: u16,
 }
 
+impl Fault {
+    /// No fault at all; the rest of a constant plan.
+    pub const NONE: Fault = Fault {
+        wait_every: 0,
+        wait_errno: 0,
+        short_send_every: 0,
+        seed: 0,
+        enter_per_mille: 0,
+        short_per_mille: 0,
+        no_blocks_per_mille: 0,
+        ended_per_mille: 0,
+        late_per_mille: 0,
+    };
+}
+
 /// What a reactor is told when it is made. The default is right for a server.
 ///
 /// ```

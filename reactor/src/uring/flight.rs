@@ -56,6 +56,8 @@ pub(super) const PARKED: u8 = 4;
 pub(super) const MULTISHOT: u8 = 8;
 /// A multishot poll that reports news only.
 pub(super) const EDGE: u8 = 16;
+/// An accept without multishot.
+pub(super) const ONE_BY_ONE: u8 = 32;
 
 /// One operation in flight.
 pub(super) struct Flight {

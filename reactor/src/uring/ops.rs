@@ -50,7 +50,7 @@ impl Uring {
             }
             Op::Accept { fd, limit } => {
                 let slot = self.flights.insert(token, Kind::Accept, Some(fd), limit.max(1));
-                self.arm_accept(slot);
+                self.push_accept(slot);
                 slot
             }
             Op::Poll { fd, ready, multishot, edge } => {

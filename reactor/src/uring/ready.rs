@@ -84,13 +84,17 @@ impl Uring {
             return;
         }
         let was_cancelled = self.ended(slot);
-        let again = self.flights.at(slot).has(MULTISHOT) && !was_cancelled;
+        let multishot = self.flights.at(slot).has(MULTISHOT);
+        if multishot && was_cancelled {
+            done.push(self.end(slot, Err(cancelled())));
+            return;
+        }
         if cqe.result < 0 {
             done.push(self.end(slot, Err(io::Error::from_raw_os_error(-cqe.result))));
             return;
         }
         let result = Ok(Outcome::Ready(found(cqe.result)));
-        if again {
+        if multishot {
             done.push(Completion { token, result, more: true, parts: None });
             self.arm_poll(slot);
         } else {

@@ -16,12 +16,18 @@ use ringlane_api::segment::{Block, Segment};
 
 use super::blocks::GROUP;
 use super::fault::Arm;
-use super::flight::{ARMED, CANCELLED, NONE, PARKED};
+use super::flight::{ARMED, CANCELLED, NONE, ONE_BY_ONE, PARKED};
 use super::ring::Cqe;
 use super::{Uring, cancelled};
 
 /// Where `optlen`, the byte limit of a multishot receive, lies in an entry.
 const OPTLEN_AT: usize = 44;
+
+/// The largest byte limit the kernel understands.
+const LIMIT_MAX: u32 = i32::MAX as u32;
+
+/// The largest limit of an accept that is kept exactly.
+const EXACT_ACCEPTS_MAX: u32 = 8;
 
 /// A block whose memory the kernel fills for a bulk receive.
 pub(super) struct Lent {
@@ -73,16 +79,16 @@ impl Uring {
             Arm::Cut(bytes) => Some(bytes),
             Arm::NoBlocks => return,
         };
+        let most = limit.min(self.home.block_bytes() as u32);
         let entry = if self.features.byte_limit {
             // KERNEL 6.0: multishot receive. KERNEL 6.17: its byte limit.
-            // The limit is looked at between blocks; `len` bounds each of them.
-            let len = cut.map_or(limit, |cut| cut.min(limit));
+            // The limit is looked at between blocks, and as an `int`; `len` bounds each block.
+            let len = cut.map_or(most, |cut| cut.min(most));
             let entry = opcode::RecvMulti::new(fd, GROUP).len(len).build();
             let mut entry = entry.user_data(user_data);
-            limit_bytes(&mut entry, limit);
+            limit_bytes(&mut entry, limit.min(LIMIT_MAX));
             entry
         } else {
-            let most = limit.min(self.home.block_bytes() as u32);
             let len = cut.map_or(most, |cut| cut.min(most));
             opcode::Recv::new(fd, std::ptr::null_mut(), len)
                 .buf_group(GROUP)
@@ -103,10 +109,14 @@ impl Uring {
             let bytes = cqe.result as usize;
             let flight = self.flights.at(slot);
             flight.a = flight.a.saturating_sub(bytes as u32);
-            let token = flight.token;
-            let more = cqe.more();
+            let (token, mut more) = (flight.token, cqe.more());
             if !more {
-                self.free(slot);
+                // A one-shot receive, or the kernel had its reasons: it goes on up to its limit.
+                more = flight.a > 0 && !flight.has(CANCELLED);
+                match more {
+                    true => self.arm_recv(slot),
+                    false => self.free(slot),
+                }
             }
             let outcome = Outcome::Received(Segment::from_block(block, bytes));
             done.push(Completion { token, result: Ok(outcome), more, parts: None });
@@ -200,6 +210,16 @@ impl Uring {
         done.push(self.end(slot, result));
     }
 
+    /// Starts an accept. Under a small limit connections are taken one by one, so that none is
+    /// taken too many; a larger one may be overshot by what came before the ring let go.
+    pub(super) fn push_accept(&mut self, slot: u32) {
+        let flight = self.flights.at(slot);
+        if flight.a <= EXACT_ACCEPTS_MAX {
+            flight.set(ONE_BY_ONE);
+        }
+        self.arm_accept(slot);
+    }
+
     /// Hands an accept to the ring.
     pub(super) fn arm_accept(&mut self, slot: u32) {
         let user_data = self.flights.user_data(slot);
@@ -207,7 +227,7 @@ impl Uring {
         flight.set(ARMED);
         let fd = types::Fd(flight.number());
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        let entry = if flight.a == 1 {
+        let entry = if flight.has(ONE_BY_ONE) {
             let null = std::ptr::null_mut();
             opcode::Accept::new(fd, null, null.cast()).flags(flags).build()
         } else {

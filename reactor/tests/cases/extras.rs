@@ -9,8 +9,7 @@ use ringlane_api::fd::{Fd, FdKind};
 use ringlane_api::reactor::{Occupant, Op, Outcome, Ready};
 use ringlane_api::segment::Segment;
 
-use super::streams::unique;
-use super::{Bench, parts, pattern};
+use crate::bench::{Bench, parts, pattern, unique};
 
 fn file(bytes: &[u8]) -> File {
     let path = std::env::temp_dir().join(format!("ringlane-file-{}", unique()));
