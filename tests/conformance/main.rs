@@ -1,0 +1,94 @@
+//! The conformance table: every transport on every engine and tier, and on the simulator.
+//!
+//! ```text
+//! cargo test --test conformance -- --nocapture            the whole table
+//! cargo test --test conformance -- 'half close'           cases with these words
+//! RINGLANE_ROWS=tcp/epoll,sim cargo test --test conformance
+//! ```
+
+use std::sync::Arc;
+
+use ringlane::EventBase;
+use ringlane::prelude::New;
+use ringlane::reactor::{Config, Engine, Fault};
+use ringlane::transport::Transport;
+use ringlane_kit::sim::{Faults, Setup};
+use ringlane_kit::suite::{Rig, Row, Tools, simulated};
+
+#[allow(unsafe_code)]
+mod fork;
+mod machine;
+
+/// EINTR, EAGAIN, EBUSY, ENOMEM: what a wait may fail with.
+const WAIT_ERRNOS: [(i32, &str); 4] = [(4, "eintr"), (11, "eagain"), (16, "ebusy"), (12, "enomem")];
+
+fn transports() -> Vec<Box<dyn Transport>> {
+    vec![ringlane_tcp::transport(), ringlane_uds::transport()]
+}
+
+fn engines() -> Vec<(String, Config)> {
+    let with = |engine| Config { engine, ..Config::default() };
+    let tiny = Config {
+        sq_entries: 4,
+        cq_entries: 8,
+        ring_blocks: 4,
+        ring_blocks_max: 4,
+        block_bytes: 1024,
+        ..with(Engine::Uring)
+    };
+    let mut engines = vec![
+        ("u1".to_string(), with(Engine::Tier(1))),
+        ("u5".into(), with(Engine::Tier(5))),
+        ("tiny".into(), tiny.clone()),
+        ("no-limit".into(), Config { no_byte_limit: true, ..with(Engine::Uring) }),
+        ("epoll".into(), with(Engine::Epoll)),
+        ("epoll-tiny".into(), Config { engine: Engine::Epoll, ..tiny }),
+    ];
+    for (errno, name) in WAIT_ERRNOS {
+        let fault = Fault { wait_every: 10, wait_errno: errno, short_send_every: 3 };
+        for (engine, of) in [(Engine::Uring, "uring"), (Engine::Epoll, "epoll")] {
+            let config = Config { fault: Some(fault), ..with(engine) };
+            engines.push((format!("{of}-{name}"), config));
+        }
+    }
+    engines
+}
+
+fn real(row: String, scheme: &'static str, config: &Config) -> Row {
+    if let Err(error) = EventBase::with_config(config) {
+        return Row::Absent { row, reason: error.to_string() };
+    }
+    let config = config.clone();
+    Row::Ready(Rig {
+        row,
+        scheme,
+        real: true,
+        maker: Arc::new(move || EventBase::with_config(&config)),
+        tools: Tools {
+            raise: Some(machine::raise),
+            in_child: Some(fork::in_child),
+            limit_fds: Some(machine::limit_fds),
+            left_behind: None,
+            patient: None,
+        },
+    })
+}
+
+fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for scheme in ["tcp", "unix"] {
+        for (engine, config) in engines() {
+            rows.push(real(format!("{scheme}/{engine}"), scheme, &config));
+        }
+        let calm = Setup::default();
+        let moody = Setup { faults: Faults::mild(), seed: 7, ..Setup::default() };
+        let tiny = Setup { socket_bytes: 2_000, blocks_max: 4, ..moody.clone() };
+        for (name, setup) in [("sim", calm), ("sim-moody", moody), ("sim-tiny", tiny)] {
+            let row = format!("{scheme}/{name}");
+            rows.push(Row::Ready(simulated(&row, scheme, setup, transports)));
+        }
+    }
+    rows
+}
+
+ringlane_kit::conformance!(rows(), include_str!("must_run.txt"));
