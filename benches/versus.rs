@@ -62,8 +62,20 @@ fn cell_names() -> clap::builder::PossibleValuesParser {
     clap::builder::PossibleValuesParser::new(CELLS.iter().map(|cell| cell.name))
 }
 
-fn main() -> io::Result<ExitCode> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(missed) => {
+            println!("\npromises missed: {missed}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("versus: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> io::Result<usize> {
     let programs = programs();
     raise_files();
     for line in report::machine() {
@@ -71,7 +83,7 @@ fn main() -> io::Result<ExitCode> {
     }
     let missed = if args.rss {
         {
-            let servers = available(servers(&args, DEFAULT_COUNTED), &programs);
+            let servers = available(servers(args, DEFAULT_COUNTED), &programs);
             resident::print(&servers, &programs, args.idle)?
         }
     } else {
@@ -79,14 +91,16 @@ fn main() -> io::Result<ExitCode> {
         if !allowed {
             println!("normal priority: run as root for SCHED_FIFO, the ratios are steadier");
         }
-        let done = if args.syscalls { calls(&args, &programs) } else { times(&args, &programs) };
+        let done = if args.syscalls { calls(args, &programs) } else { times(args, &programs) };
         if allowed {
             real_time(false);
         }
         done?
     };
-    println!("\npromises missed: {missed}");
-    Ok(if args.strict && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if args.strict && missed > 0 {
+        return Err(io::Error::other(format!("{missed} promises missed")));
+    }
+    Ok(missed)
 }
 
 const DEFAULT_COUNTED: &[&str] = &["libevent", "epoll", "tokio", "ringlane", "ringlane-epoll"];

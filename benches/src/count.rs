@@ -37,7 +37,9 @@ impl Counter {
             let mut command = counter.under(&out);
             command.push("true".into());
             let ran = Command::new(&command[0]).args(&command[1..]).stderr(Stdio::null()).status();
-            if ran.is_ok_and(|status| status.success()) && counter.read(&out).is_ok() {
+            let works = ran.is_ok_and(|status| status.success()) && counter.read(&out).is_ok();
+            let _there_or_not = std::fs::remove_file(&out);
+            if works {
                 return counter;
             }
         }
@@ -123,6 +125,7 @@ fn once(
         if name == "libevent" || name == "tokio" { BTreeMap::new() } else { server.counters()? };
     let _status_of_the_counter = server.stop()?;
     let calls = if counter == Counter::Nothing { None } else { Some(counter.read(&out)?) };
+    let _there_or_not = std::fs::remove_file(&out);
     Ok(Run { messages: outcome.messages(), calls, own })
 }
 
