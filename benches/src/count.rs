@@ -138,8 +138,14 @@ fn line(name: &str, few: &Run, many: &Run) -> usize {
     let per = |key: &str| Some((many.own.get(key)? - few.own.get(key)?) as f64 / messages);
     let outside = calls.map_or("-".into(), |calls| format!("{calls:.3}"));
     print!("  {name:<16}{outside:>8}");
-    for key in many.own.keys().filter(|key| *key != "bytes") {
-        print!("  {key} {:.3}", per(key).unwrap_or(f64::NAN));
+    for (key, value) in many.own.iter().filter(|(key, _)| *key != "bytes") {
+        let per_message = per(key).filter(|per_message| *per_message >= 0.0005);
+        match per_message {
+            Some(per_message) => print!("  {key} {per_message:.3}"),
+            // What happened seldom or never is told by its number, if there is one.
+            None if *value > 0 => print!("  {key} ~0"),
+            None => {}
+        }
     }
     let mut checks: Vec<(String, bool)> = Vec::new();
     if let ("epoll", Some(recv), Some(send)) = (name, per("recv"), per("send")) {
