@@ -22,6 +22,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "program")]
+pub mod forward;
 mod registry;
 
 pub use ringlane_api::{

@@ -190,6 +190,15 @@ impl EventBase {
         Ok(handle(&self.0, key))
     }
 
+    /// Reads an address and says what is wrong with it, without touching anything.
+    pub fn check(&self, address: impl AsRef<str>) -> Result<Address> {
+        let address: Address = address.as_ref().parse()?;
+        let core = self.0.core.borrow();
+        let transport = core.find(&address)?;
+        core.transports[usize::from(transport)].check(&address)?;
+        Ok(address)
+    }
+
     /// Two bufferevents that are connected with each other.
     pub fn pair(&self) -> Result<(Bufferevent, Bufferevent)> {
         let mut core = self.0.core.borrow_mut();

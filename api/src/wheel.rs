@@ -299,6 +299,27 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_that_has_passed_is_due_at_once_and_in_order() {
+        let (start, mut wheel) = wheel();
+        let now = start + Duration::from_secs(70);
+        assert!(fired(&mut wheel, now).is_empty());
+        wheel.add(now, 3);
+        wheel.add(now - Duration::from_secs(5), 2);
+        wheel.add(start - Duration::from_millis(1), 1);
+        assert!(wheel.next_deadline().is_some_and(|next| next <= now));
+        assert_eq!(fired(&mut wheel, now), [1, 2, 3]);
+    }
+
+    #[test]
+    fn many_timers_do_not_hide_the_one_that_is_due_first() {
+        let (start, mut wheel) = wheel();
+        for item in (5_000..6_000).rev() {
+            wheel.add(start + TICK * item, item);
+        }
+        assert!(wheel.next_deadline().is_some_and(|next| next <= start + TICK * 5_000));
+    }
+
+    #[test]
     fn decades_away_is_as_good_as_seconds_away() {
         let (start, mut wheel) = wheel();
         let year = Duration::from_secs(365 * 24 * 3600);
@@ -330,6 +351,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Add(u64),
+        AddLate(u64),
         Cancel(usize),
         Advance(u64),
         AdvanceToNext,
@@ -343,6 +365,7 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             4 => span().prop_map(Step::Add),
+            1 => span().prop_map(Step::AddLate),
             1 => any::<usize>().prop_map(Step::Cancel),
             2 => span().prop_map(Step::Advance),
             1 => Just(Step::AdvanceToNext),
@@ -361,9 +384,14 @@ mod tests {
             let at = |ns: u64| start + Duration::from_nanos(ns);
             for (item, step) in (0u32..).zip(steps) {
                 match step {
-                    Step::Add(after) => {
-                        let id = wheel.add(at(now + after), item);
-                        model.insert((now + after, item), id);
+                    Step::Add(_) | Step::AddLate(_) => {
+                        let deadline = match step {
+                            Step::Add(after) => now + after,
+                            Step::AddLate(before) => now.saturating_sub(before),
+                            _ => unreachable!(),
+                        };
+                        let id = wheel.add(at(deadline), item);
+                        model.insert((deadline, item), id);
                         ids.push(id);
                     }
                     Step::Cancel(which) if !ids.is_empty() => {

@@ -28,7 +28,6 @@ mod epoll;
 mod epoll;
 #[cfg(feature = "uring")]
 #[allow(unsafe_code)]
-#[path = "uring_absent.rs"]
 mod uring;
 #[cfg(not(feature = "uring"))]
 #[path = "uring_absent.rs"]

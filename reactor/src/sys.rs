@@ -10,12 +10,14 @@
 //!   sys/transfer.rs the hot path: recv, send, accept, connect, sendfile
 //!   sys/message.rs  bytes with descriptors
 //!   sys/signal.rs   signals as descriptors
+//!   sys/watch.rs    readiness: epoll and poll
 //! ```
 
 mod message;
 mod name;
 mod signal;
 mod transfer;
+mod watch;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -32,8 +34,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 pub(crate) use message::{recv_message, send_message};
 pub(crate) use name::{from_kernel, to_kernel};
 pub(crate) use transfer::{
-    Sent, accept, connect, is_unix, poll_now, recv, recv_noting, replace, send, sendfile,
+    Sent, accept, connect, is_unix, recv, recv_noting, replace, send, sendfile,
 };
+pub(crate) use watch::{Watch, poll_now};
 
 /// The kernel, as far as it answers at once.
 #[derive(Default)]

@@ -63,17 +63,33 @@ const _: () = assert!(
 
 impl Evbuffer {
     /// An empty buffer; allocates nothing.
+    ///
+    /// ```
+    /// # use ringlane_api::Evbuffer;
+    /// const EMPTY: Evbuffer = Evbuffer::new();
+    /// assert!(EMPTY.is_empty());
+    /// ```
     pub const fn new() -> Evbuffer {
         Evbuffer { chain: VecDeque::new(), len: 0, extra: None }
     }
 
     /// Bytes in it, those of file ranges included.
+    ///
+    /// ```
+    /// # use ringlane_api::Evbuffer;
+    /// assert_eq!(Evbuffer::from(&b"four"[..]).len(), 4);
+    /// ```
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether it holds nothing.
+    ///
+    /// ```
+    /// # use ringlane_api::Evbuffer;
+    /// assert!(!Evbuffer::from(&b"four"[..]).is_empty());
+    /// ```
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -146,6 +162,12 @@ impl Evbuffer {
     }
 
     /// The first segment.
+    ///
+    /// ```
+    /// # use ringlane_api::Evbuffer;
+    /// let buffer = Evbuffer::from(&b"four"[..]);
+    /// assert_eq!(buffer.front().map(|segment| segment.bytes()), Some(&b"four"[..]));
+    /// ```
     #[inline]
     pub fn front(&self) -> Option<&Segment> {
         self.chain.front()

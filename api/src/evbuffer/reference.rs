@@ -110,10 +110,6 @@ impl Evbuffer {
         if self.is_frozen(Edge::End) {
             return false;
         }
-        if let Some(extra) = &mut other.extra {
-            // The room that may be lent is about to be shared.
-            extra.reserved = None;
-        }
         for segment in &mut other.chain {
             let shared = segment.share_clone();
             self.chain.push_back(shared);

@@ -118,6 +118,15 @@ impl Evbuffer {
 
     /// Claims the first `n` bytes of what [`Evbuffer::reserve`] lent. `false`, and nothing is
     /// added, if the buffer was changed since, if less was lent, or if the end is frozen.
+    ///
+    /// ```
+    /// # use ringlane_api::Evbuffer;
+    /// let mut buffer = Evbuffer::new();
+    /// buffer.reserve(2)[..2].copy_from_slice(b"ok");
+    /// buffer.drain(0);
+    /// buffer.add(b"first");
+    /// assert!(!buffer.commit(2), "the room was used otherwise");
+    /// ```
     pub fn commit(&mut self, n: usize) -> bool {
         let frozen = self.is_frozen(Edge::End);
         let reserved = self.extra.as_mut().and_then(|extra| extra.reserved.take());

@@ -88,6 +88,15 @@ impl Evbuffer {
     }
 
     /// Allows changes at one end again.
+    ///
+    /// ```
+    /// # use ringlane_api::evbuffer::{Edge, Evbuffer};
+    /// let mut buffer = Evbuffer::from(&b"abc"[..]);
+    /// buffer.freeze(Edge::Start);
+    /// assert_eq!(buffer.drain(1), 0);
+    /// buffer.unfreeze(Edge::Start);
+    /// assert_eq!(buffer.drain(1), 1);
+    /// ```
     pub fn unfreeze(&mut self, edge: Edge) {
         if let Some(extra) = &mut self.extra {
             match edge {
@@ -98,6 +107,13 @@ impl Evbuffer {
     }
 
     /// Whether an end is frozen.
+    ///
+    /// ```
+    /// # use ringlane_api::evbuffer::{Edge, Evbuffer};
+    /// let mut buffer = Evbuffer::new();
+    /// buffer.freeze(Edge::Start);
+    /// assert!(buffer.is_frozen(Edge::Start) && !buffer.is_frozen(Edge::End));
+    /// ```
     #[inline]
     pub fn is_frozen(&self, edge: Edge) -> bool {
         self.extra.as_ref().is_some_and(|extra| match edge {
@@ -132,6 +148,14 @@ impl Evbuffer {
     }
 
     /// Drops a callback; `false` if there is none of that name.
+    ///
+    /// ```
+    /// # use ringlane_api::Evbuffer;
+    /// let mut buffer = Evbuffer::new();
+    /// let id = buffer.on_change(|_| unreachable!("it was forgotten"));
+    /// assert!(buffer.forget_change(id) && !buffer.forget_change(id));
+    /// buffer.add(b"quietly");
+    /// ```
     pub fn forget_change(&mut self, id: ChangeId) -> bool {
         let Some(extra) = &mut self.extra else { return false };
         let before = extra.watchers.len();
@@ -158,6 +182,15 @@ impl Evbuffer {
     }
 
     /// The callbacks, taken out, if something changed that they were not told.
+    ///
+    /// ```
+    /// # use ringlane_api::Evbuffer;
+    /// let mut buffer = Evbuffer::new();
+    /// buffer.on_change(|_| ());
+    /// assert!(buffer.take_pending().is_none());
+    /// buffer.push(ringlane_api::segment::Segment::copied(b"by the machine"));
+    /// assert!(buffer.take_pending().is_some());
+    /// ```
     pub fn take_pending(&mut self) -> Option<Pending> {
         let extra = self.extra.as_mut()?;
         let (added, removed) = (mem::take(&mut extra.added), mem::take(&mut extra.removed));
@@ -169,6 +202,18 @@ impl Evbuffer {
     }
 
     /// Returns callbacks that [`Evbuffer::take_pending`] took out.
+    ///
+    /// ```
+    /// # use ringlane_api::Evbuffer;
+    /// let mut buffer = Evbuffer::new();
+    /// buffer.defer_changes(true);
+    /// buffer.on_change(|change| println!("{} more", change.added));
+    /// buffer.add(b"a");
+    /// if let Some(mut pending) = buffer.take_pending() {
+    ///     pending.run();
+    ///     buffer.put_back(pending);
+    /// }
+    /// ```
     pub fn put_back(&mut self, mut pending: Pending) {
         let extra = self.extra.get_or_insert_default();
         // Those added meanwhile come behind.

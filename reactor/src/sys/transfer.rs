@@ -142,15 +142,6 @@ pub(crate) fn is_unix(fd: &Fd) -> bool {
     domain(fd).is_ok_and(|domain| domain == socket2::Domain::UNIX)
 }
 
-/// What is ready now among `fds`, without waiting. Returns how many are.
-pub(crate) fn poll_now(fds: &mut [libc::pollfd]) -> io::Result<usize> {
-    let count = fds.len() as libc::nfds_t;
-    retry(|| {
-        // SAFETY: the pointer and the length are those of one exclusively borrowed slice.
-        Errno::result(unsafe { libc::poll(fds.as_mut_ptr(), count, 0) }).map(|n| n as usize)
-    })
-}
-
 /// Puts `with` behind the number of `target`, whatever that named before.
 pub(crate) fn replace(target: impl AsFd, with: OwnedFd) -> io::Result<()> {
     let number = target.as_fd().as_raw_fd();

@@ -1,0 +1,77 @@
+//! `ringlane demo`, small.
+
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::running::{complaint, output, program, until};
+
+const SMALL: [&str; 7] = ["demo", "--bytes", "8M", "--messages", "2000", "--connections", "8"];
+
+/// Processes whose command line mentions the demo run by `pid`, or that it started.
+fn children_of(pid: u32) -> Vec<u32> {
+    let is_child = |candidate: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{candidate}/stat")).unwrap_or_default();
+        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        after.split_whitespace().nth(1) == Some(pid.to_string().as_str())
+    };
+    processes().into_iter().filter(is_child).collect()
+}
+
+fn processes() -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[test]
+fn every_byte_comes_back_on_each_engine() {
+    let output = output(&SMALL);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", complaint(&output));
+    assert!(said.contains("messages/s") && said.contains("all right"), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("epoll ")), "{said}");
+}
+
+#[test]
+fn an_engine_that_is_named_is_the_only_one() {
+    let output = program(&SMALL).env("RINGLANE_ENGINE", "epoll").output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", complaint(&output));
+    assert!(!said.lines().any(|line| line.starts_with("uring ")), "{said}");
+}
+
+#[test]
+fn odd_sizes_are_no_trouble() {
+    for sizes in [["0", "0", "3"], ["1", "2", "5"], ["100000", "0", "7"], ["0", "10", "3"]] {
+        let [bytes, messages, connections] = sizes;
+        let arguments =
+            ["demo", "--bytes", bytes, "--messages", messages, "--connections", connections];
+        let output = output(&arguments);
+        assert!(output.status.success(), "{sizes:?}: {}", complaint(&output));
+    }
+}
+
+#[test]
+fn no_server_outlives_a_demo_that_is_interrupted_or_killed() {
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let mut command = program(&["demo", "--bytes", "100G"]);
+        let mut demo =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let mut children = Vec::new();
+        until("three servers", || {
+            children = children_of(demo.id());
+            children.len() == 3
+        });
+        kill(Pid::from_raw(demo.id() as i32), signal).expect("it is there");
+        let status = demo.wait().expect("it is ours");
+        assert!(!status.success());
+        until("the servers' end", || {
+            // A dead orphan may wait for somebody to reap it; it is gone all the same.
+            children.iter().all(|pid| {
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+                stat.map_or(true, |stat| stat.contains(") Z "))
+            })
+        });
+    }
+}

@@ -1,0 +1,83 @@
+//! What the program does when the kernel refuses io_uring. Needs strace; without it the tests say
+//! so and pass.
+
+use std::process::{Command, Stdio};
+
+use crate::running::{Running, output, program};
+use crate::talk;
+
+/// The program under strace with `inject`, or `None` if strace cannot work here.
+fn under_strace(inject: &str, arguments: &[&str]) -> Option<Command> {
+    let inject = format!("inject={inject}");
+    let quiet = ["-f", "-qqq", "-o", "/dev/null", "-e", "signal=none", "-e", &inject];
+    let works = Command::new("strace").args(quiet).arg("true").stderr(Stdio::null()).status();
+    if !works.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: strace does not work here");
+        return None;
+    }
+    let mut command = Command::new("strace");
+    command.args(quiet).arg(env!("CARGO_BIN_EXE_ringlane")).args(arguments);
+    command.stdin(Stdio::null());
+    Some(command)
+}
+
+#[test]
+fn a_refused_ring_means_epoll_and_one_line_that_says_why() {
+    for errno in ["EPERM", "ENOSYS", "EINVAL", "ENOMEM"] {
+        let inject = format!("io_uring_setup:error={errno}");
+        let arguments = ["--engine", "auto", "echo", "tcp://127.0.0.1:0"];
+        let Some(command) = under_strace(&inject, &arguments) else { return };
+        let server = Running::start_command(command, 1);
+        talk(&mut server.connect(), b"over epoll");
+        let errors = server.errors();
+        let said: Vec<_> = errors.lines().filter(|line| line.contains("io_uring")).collect();
+        assert_eq!(said.len(), 1, "{errno}: {errors}");
+    }
+}
+
+#[test]
+fn who_insists_on_a_refused_ring_gets_an_error() {
+    for errno in ["EPERM", "ENOSYS", "EINVAL", "ENOMEM"] {
+        let inject = format!("io_uring_setup:error={errno}");
+        let arguments = ["--engine", "uring", "echo", "tcp://127.0.0.1:0"];
+        let Some(mut command) = under_strace(&inject, &arguments) else { return };
+        let output = command.output().expect("strace starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errno}: {said}");
+        assert!(said.lines().count() == 1 && said.starts_with("ringlane: "), "{errno}: {said}");
+    }
+}
+
+#[test]
+fn every_engine_can_be_asked_for_by_its_name() {
+    for engine in ["epoll", "auto"] {
+        let server = Running::start(&["--engine", engine, "echo", "tcp://127.0.0.1:0"], 1);
+        talk(&mut server.connect(), b"here");
+    }
+}
+
+#[test]
+fn the_environment_chooses_the_engine_and_a_wrong_one_is_an_error() {
+    let mut doctor = program(&["doctor", "--json"]);
+    let said = doctor.env("RINGLANE_ENGINE", "epoll").output().expect("it starts").stdout;
+    let json: serde_json::Value = serde_json::from_slice(&said).expect("JSON");
+    assert_eq!(json["engine"], "epoll");
+    let mut wrong = program(&["doctor"]);
+    let output = wrong.env("RINGLANE_ENGINE", "steam").output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("steam"));
+}
+
+#[test]
+fn the_doctor_tells_people_and_machines() {
+    let people = output(&["doctor"]);
+    assert!(people.status.success());
+    let said = String::from_utf8_lossy(&people.stdout);
+    for word in ["kernel", "engine", "memlock", "seccomp", "somaxconn", "what to do"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let machines = output(&["doctor", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&machines.stdout).expect("JSON");
+    assert!(json["features"].is_array() && json["advice"].is_array(), "{json}");
+    assert!(json["nofile"]["soft"].is_number(), "{json}");
+}
