@@ -91,7 +91,8 @@ fn run(args: &Args) -> io::Result<usize> {
         if !allowed {
             println!("normal priority: run as root for SCHED_FIFO, the ratios are steadier");
         }
-        let done = if args.syscalls { calls(args, &programs) } else { times(args, &programs) };
+        let done =
+            if args.syscalls { calls(args, &programs) } else { times(args, &programs, allowed) };
         if allowed {
             real_time(false);
         }
@@ -125,11 +126,11 @@ fn cells<'a>(args: &Args, default: &'a [&str]) -> impl Iterator<Item = &'static 
     })
 }
 
-fn times(args: &Args, programs: &Programs) -> io::Result<usize> {
+fn times(args: &Args, programs: &Programs, real_time: bool) -> io::Result<usize> {
     let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 9 });
     let seconds = args.seconds.unwrap_or(if args.quick { 0.3 } else { 1.0 });
     let plan = Plan { rounds, measure: Duration::from_secs_f64(seconds) };
-    let mut csv = Csv::create(args.csv.as_deref(), plan, !args.no_real_time)?;
+    let mut csv = Csv::create(args.csv.as_deref(), plan, real_time)?;
     let (mut missed, mut broken) = (0, 0);
     for cell in cells(args, &[]) {
         let servers: Vec<String> = available(servers(args, cell.servers), programs);
