@@ -54,7 +54,7 @@ pub(crate) mod flag {
     pub const GRANT_FULL: u32 = 1 << 11;
     /// Granted a window (`More::window`).
     pub const GRANT_SOME: u32 = 1 << 12;
-    /// Not granted because our own output is over its high watermark.
+    /// Not granted because answering made our own output grow over its high watermark.
     pub const OUT_PAUSED: u32 = 1 << 13;
     /// Counted among what keeps `dispatch` going.
     pub const COUNTED: u32 = 1 << 14;
@@ -193,12 +193,12 @@ impl Bev {
         if !open {
             return 0;
         }
-        let (out, high) = (self.output_len(), self.write_high());
-        if out > high || (self.has(flag::OUT_PAUSED) && out > high / 2) {
-            self.set(flag::OUT_PAUSED);
-            return 0;
+        if self.has(flag::OUT_PAUSED) {
+            if self.output_len() > self.write_high() / 2 {
+                return 0;
+            }
+            self.clear(flag::OUT_PAUSED);
         }
-        self.clear(flag::OUT_PAUSED);
         match self.more.as_ref().map_or(0, |more| more.read_high) {
             0 => u64::MAX,
             high => high.saturating_sub(self.input.len()) as u64,

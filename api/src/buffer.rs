@@ -135,6 +135,18 @@ impl Buffer {
         Some(result)
     }
 
+    /// Runs `f` on the buffer while it is out of its slot, because `f` may drop memory of the
+    /// user's, whose drop may call the base. What that writes meanwhile comes behind.
+    fn change_out<R>(&self, f: impl FnOnce(&mut Evbuffer) -> R) -> Option<R> {
+        let mut buffer = self.change(std::mem::take)?;
+        let result = f(&mut buffer);
+        self.change(|place| {
+            std::mem::swap(place, &mut buffer);
+            place.append(&mut buffer);
+        });
+        Some(result)
+    }
+
     fn look<R>(&self, f: impl FnOnce(&Evbuffer) -> R) -> Option<R> {
         let base = self.base.upgrade()?;
         let mut core = base.core.borrow_mut();
@@ -166,7 +178,7 @@ impl Buffer {
         {
             let mut core = base.core.borrow_mut();
             let router = &mut core.router;
-            let home = Rc::clone(&router.home);
+            let home = Rc::clone(&router.writing);
             let bev = router.bevs.get_mut(self.key).filter(|bev| !bev.has(flag::FREED));
             let Some(bev) = bev else { return };
             self.end.of(bev).add_in(&home, bytes);
@@ -234,7 +246,7 @@ impl Buffer {
 
     /// Takes a line out, without its end (see [`Eol`]).
     pub fn readln(&self, eol: Eol) -> Option<Vec<u8>> {
-        self.change(|buffer| buffer.readln(eol)).flatten()
+        self.change_out(|buffer| buffer.readln(eol)).flatten()
     }
 
     /// Where `pattern` first stands.

@@ -212,8 +212,10 @@ impl Bufferevent {
         });
     }
 
-    /// `low`: the write callback comes when no more than so many bytes are left. `high`: reading
-    /// from the peer pauses while more than so many are; the default is 256 KiB.
+    /// `low`: the write callback comes when no more than so many bytes are left. `high`: when what
+    /// callbacks write in answer makes the output grow over it, reading from the peer pauses until
+    /// half of it is sent; the default is 256 KiB. It is what keeps a client that sends and never
+    /// reads from growing a server.
     pub fn set_write_watermark(&self, low: usize, high: usize) {
         self.with(|router, key| {
             if let Some(bev) = router.bevs.get_mut(key) {

@@ -67,7 +67,10 @@ pub struct Router {
     link_timers: HashMap<(u8, LinkId), TimerId>,
     /// The user's memory and callbacks, to be dropped when nothing is borrowed.
     pub(crate) dead: Vec<Segment>,
+    /// The reactor's pool, for receiving only: what users write must not eat what receives need.
     pub(crate) home: Rc<Home>,
+    /// Blocks that users write into.
+    pub(crate) writing: Rc<Home>,
     bulk: Rc<Home>,
     /// What keeps `dispatch` going.
     pub(crate) alive: usize,
@@ -88,6 +91,7 @@ impl Router {
             link_timers: HashMap::new(),
             dead: Vec::new(),
             home,
+            writing: Home::new(limits::BLOCK_BYTES, limits::RING_BLOCKS),
             bulk: Home::new(limits::BULK_BLOCK_BYTES, limits::BULK_HOME_BLOCKS_MAX),
             alive: 0,
         }

@@ -189,19 +189,26 @@ impl Inner {
     /// Everything that is pending on one bufferevent, in order.
     fn run_bev(self: &Rc<Self>, key: Key) {
         let conn = handle(self, key);
+        let mut written = 0;
         if let Some(bev) = self.core.borrow_mut().router.bevs.get_mut(key) {
             bev.clear(flag::QUEUED);
+            written = bev.output_len();
         }
         while let Some(call) = self.next_call(key) {
             call.run(self, &conn);
         }
         let mut core = self.core.borrow_mut();
         let Some(bev) = core.router.bevs.get_mut(key) else { return };
-        let residue = !bev.input.is_empty();
-        if residue {
+        if !bev.input.is_empty() {
             bev.input.charge_residue();
         }
-        if bev.more.is_some() || bev.has(flag::READ_OVER | flag::WRITE_OVER) {
+        // Only answers pause the peer: bytes written from elsewhere must not, or two ends that
+        // both write first would wait for each other for ever.
+        let answered = bev.output_len();
+        if answered > written && answered > bev.write_high() {
+            bev.set(flag::OUT_PAUSED);
+            core.router.mark_dirty(key.slot);
+        } else if bev.more.is_some() || bev.has(flag::READ_OVER | flag::WRITE_OVER) {
             core.router.mark_dirty(key.slot);
         }
     }

@@ -1,0 +1,138 @@
+//! The contract of `ringlane_api::reactor`, run against each engine. An engine is one line at the
+//! end of this file.
+
+mod cases;
+
+use std::sync::Once;
+use std::time::Duration;
+
+use ringlane_api::reactor::Reactor;
+use ringlane_reactor::{Config, Engine, Fault, best};
+
+use cases::Bench;
+
+/// A case that hangs ends the whole run, loudly.
+fn watchdog() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_secs(300));
+            eprintln!("the contract suite hangs");
+            std::process::abort();
+        });
+    });
+}
+
+/// The engine, or why there is none here.
+fn open(engine: Engine, fault: Option<Fault>) -> Option<Box<dyn Reactor>> {
+    watchdog();
+    match best(&Config { engine, fault, ..Config::default() }) {
+        Ok(reactor) => Some(reactor),
+        Err(error) if engine == Engine::Epoll => panic!("{error}"),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+macro_rules! contract {
+    ($name:ident, $engine:expr) => {
+        mod $name {
+            use super::*;
+
+            contract!(@ $engine, None, streams:
+                an_echo_comes_back_over_a_pair
+                an_echo_comes_back_over_tcp
+                a_receive_ends_at_its_limit_and_the_rest_waits
+                a_receive_of_one_byte_takes_one
+                the_end_of_a_stream_comes_once_behind_its_last_byte
+                an_end_that_came_before_the_receive_is_found
+                a_big_send_goes_on_as_the_slow_reader_reads
+                a_send_to_a_peer_that_is_gone_fails_and_gives_the_memory_back
+                a_bulk_receive_fills_the_block_it_was_given
+                a_pipe_is_written_and_read
+                several_connections_are_accepted_by_one_op
+                a_connect_to_nobody_is_refused
+                a_unix_connect_waits_for_a_full_backlog
+            );
+            contract!(@ $engine, None, events:
+                a_one_shot_poll_reports_once
+                a_level_poll_reports_while_it_holds
+                an_edge_poll_reports_news_only
+                a_hangup_is_reported_unasked
+                several_polls_and_a_receive_share_a_descriptor
+                a_regular_file_is_always_ready
+                a_wake_from_another_thread_ends_an_endless_wait
+                a_wake_before_the_turn_is_not_lost
+                a_nop_completes
+                a_turn_is_bounded_and_a_firehose_starves_nobody
+            );
+            contract!(@ $engine, None, extras:
+                descriptors_arrive_with_the_bytes_they_were_sent_with
+                bytes_behind_unwanted_descriptors_still_arrive
+                a_file_range_is_sent_whole
+                a_file_that_ends_early_is_an_error
+                a_file_is_read_at_a_place
+                a_directory_is_not_taken_in
+                the_occupant_of_a_path_is_told
+                the_peer_of_a_pair_is_ourselves
+                localhost_is_resolved_off_the_loop
+                a_signal_makes_its_descriptor_readable
+            );
+            contract!(@ $engine, None, ends:
+                a_cancelled_receive_completes_once
+                a_stale_cancel_does_not_hit_the_next_op
+                a_cancelled_send_gives_its_memory_back
+                a_close_cancels_what_is_armed_and_ends_the_stream
+                a_reused_number_gets_no_stale_event
+                a_dropped_reactor_leaves_no_descriptor_and_no_block
+                a_forked_child_receives_and_its_parents_sends_are_the_parents
+                a_signal_in_a_child_is_not_the_parents
+            );
+
+            /// The same again where every third wait fails.
+            mod with_failed_waits {
+                use super::*;
+
+                const PLAN: Option<Fault> = Some(Fault {
+                    wait_every: 3,
+                    wait_errno: nix::libc::EINTR,
+                    short_send_every: 0,
+                });
+                contract!(@ $engine, PLAN, ends: a_failed_wait_is_an_empty_turn);
+                contract!(@ $engine, PLAN, streams:
+                    an_echo_comes_back_over_tcp
+                    a_big_send_goes_on_as_the_slow_reader_reads
+                    several_connections_are_accepted_by_one_op
+                );
+            }
+
+            /// The same again where every second send is cut to one byte.
+            mod with_short_sends {
+                use super::*;
+
+                const PLAN: Option<Fault> =
+                    Some(Fault { wait_every: 0, wait_errno: 0, short_send_every: 2 });
+                contract!(@ $engine, PLAN, streams:
+                    an_echo_comes_back_over_a_pair
+                    a_big_send_goes_on_as_the_slow_reader_reads
+                    a_pipe_is_written_and_read
+                );
+                contract!(@ $engine, PLAN, extras: a_file_range_is_sent_whole);
+            }
+        }
+    };
+    (@ $engine:expr, $fault:expr, $module:ident: $($case:ident)*) => {
+        $(
+            #[test]
+            fn $case() {
+                if let Some(reactor) = open($engine, $fault) {
+                    cases::$module::$case(Bench::new(reactor));
+                }
+            }
+        )*
+    };
+}
+
+contract!(epoll, Engine::Epoll);
