@@ -62,8 +62,20 @@ fn cell_names() -> clap::builder::PossibleValuesParser {
     clap::builder::PossibleValuesParser::new(CELLS.iter().map(|cell| cell.name))
 }
 
-fn main() -> io::Result<ExitCode> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(missed) => {
+            println!("\npromises missed: {missed}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("versus: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> io::Result<usize> {
     let programs = programs();
     raise_files();
     for line in report::machine() {
@@ -71,7 +83,7 @@ fn main() -> io::Result<ExitCode> {
     }
     let missed = if args.rss {
         {
-            let servers = available(servers(&args, DEFAULT_COUNTED), &programs);
+            let servers = available(servers(args, DEFAULT_COUNTED), &programs);
             resident::print(&servers, &programs, args.idle)?
         }
     } else {
@@ -79,14 +91,17 @@ fn main() -> io::Result<ExitCode> {
         if !allowed {
             println!("normal priority: run as root for SCHED_FIFO, the ratios are steadier");
         }
-        let done = if args.syscalls { calls(&args, &programs) } else { times(&args, &programs) };
+        let done =
+            if args.syscalls { calls(args, &programs) } else { times(args, &programs, allowed) };
         if allowed {
             real_time(false);
         }
         done?
     };
-    println!("\npromises missed: {missed}");
-    Ok(if args.strict && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if args.strict && missed > 0 {
+        return Err(io::Error::other(format!("{missed} promises missed")));
+    }
+    Ok(missed)
 }
 
 const DEFAULT_COUNTED: &[&str] = &["libevent", "epoll", "tokio", "ringlane", "ringlane-epoll"];
@@ -111,11 +126,11 @@ fn cells<'a>(args: &Args, default: &'a [&str]) -> impl Iterator<Item = &'static 
     })
 }
 
-fn times(args: &Args, programs: &Programs) -> io::Result<usize> {
+fn times(args: &Args, programs: &Programs, real_time: bool) -> io::Result<usize> {
     let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 9 });
     let seconds = args.seconds.unwrap_or(if args.quick { 0.3 } else { 1.0 });
     let plan = Plan { rounds, measure: Duration::from_secs_f64(seconds) };
-    let mut csv = Csv::create(args.csv.as_deref(), plan, !args.no_real_time)?;
+    let mut csv = Csv::create(args.csv.as_deref(), plan, real_time)?;
     let (mut missed, mut broken) = (0, 0);
     for cell in cells(args, &[]) {
         let servers: Vec<String> = available(servers(args, cell.servers), programs);

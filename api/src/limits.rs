@@ -32,10 +32,14 @@ pub const BULK_BLOCK_BYTES: usize = 128 * 1024;
 /// Arms of the largest limit, used up in a row, after which a link goes over to bulk mode.
 pub const BULK_AFTER_ARMS: u8 = 4;
 
+/// Bytes in one turn that make an arm count for bulk mode: many messages of a block each, over many
+/// turns, are better served by the ring.
+pub const BULK_BURST_BYTES: u32 = 64 * 1024;
+
 /// Emptied gather lists a transport keeps for its next sends.
 pub const SPARE_LISTS_MAX: usize = 256;
 
-/// Bulk blocks kept at home when idle.
+/// Bulk blocks that may exist; links that find none left stay with the ring.
 pub const BULK_HOME_BLOCKS_MAX: usize = 16;
 
 /// Segments in one gathered send; the kernel's limit is 1,024 (UIO_MAXIOV).

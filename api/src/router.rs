@@ -56,6 +56,7 @@ pub(crate) enum TimerKey {
 /// parts.
 pub struct Router {
     now: Instant,
+    pub(crate) turn: u32,
     routes: Vec<Vec<Route>>,
     pub(crate) bevs: Slab<Bev>,
     pub(crate) listeners: Slab<ListenerSlot>,
@@ -80,6 +81,7 @@ impl Router {
     pub(crate) fn new(now: Instant, transports: usize, home: Rc<Home>) -> Router {
         Router {
             now,
+            turn: 0,
             routes: (0..transports).map(|_| Vec::new()).collect(),
             bevs: Slab::new(),
             listeners: Slab::new(),
@@ -103,6 +105,7 @@ impl Router {
 
     pub(crate) fn set_now(&mut self, now: Instant) {
         self.now = now;
+        self.turn = self.turn.wrapping_add(1);
     }
 
     pub(crate) fn bulk_home(&self) -> &Rc<Home> {

@@ -21,6 +21,8 @@ use crate::fd::Fd;
 
 /// A last-in-first-out pool of equally sized blocks.
 pub struct Home {
+    // The box is what a block is: it leaves the pool and comes back as it is.
+    #[allow(clippy::vec_box)]
     free: RefCell<Vec<Box<Inner>>>,
     size: usize,
     keep_max: usize,
@@ -66,6 +68,11 @@ impl Home {
         inner.home = Some(Rc::clone(self));
         self.out.set(self.out.get() + 1);
         Block(Some(inner))
+    }
+
+    /// Whether a block can be had without making more than are kept.
+    pub fn may_take(&self) -> bool {
+        self.made.get() < self.keep_max || !self.free.borrow().is_empty()
     }
 
     /// Bytes in each block.

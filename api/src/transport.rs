@@ -252,8 +252,15 @@ impl Cx<'_> {
         self.router.now()
     }
 
-    /// A block for a bulk receive, the one that came home last.
-    pub fn bulk_block(&mut self) -> crate::segment::Block {
-        self.router.bulk_home().take()
+    /// A block for a bulk receive, the one that came home last; `None` if too many are in use.
+    pub fn bulk_block(&mut self) -> Option<crate::segment::Block> {
+        let home = self.router.bulk_home();
+        home.may_take().then(|| home.take())
+    }
+
+    /// The number of this turn; it wraps.
+    #[inline]
+    pub fn turn(&self) -> u32 {
+        self.router.turn
     }
 }

@@ -37,7 +37,9 @@ impl Counter {
             let mut command = counter.under(&out);
             command.push("true".into());
             let ran = Command::new(&command[0]).args(&command[1..]).stderr(Stdio::null()).status();
-            if ran.is_ok_and(|status| status.success()) && counter.read(&out).is_ok() {
+            let works = ran.is_ok_and(|status| status.success()) && counter.read(&out).is_ok();
+            let _there_or_not = std::fs::remove_file(&out);
+            if works {
                 return counter;
             }
         }
@@ -123,6 +125,7 @@ fn once(
         if name == "libevent" || name == "tokio" { BTreeMap::new() } else { server.counters()? };
     let _status_of_the_counter = server.stop()?;
     let calls = if counter == Counter::Nothing { None } else { Some(counter.read(&out)?) };
+    let _there_or_not = std::fs::remove_file(&out);
     Ok(Run { messages: outcome.messages(), calls, own })
 }
 
@@ -135,8 +138,14 @@ fn line(name: &str, few: &Run, many: &Run) -> usize {
     let per = |key: &str| Some((many.own.get(key)? - few.own.get(key)?) as f64 / messages);
     let outside = calls.map_or("-".into(), |calls| format!("{calls:.3}"));
     print!("  {name:<16}{outside:>8}");
-    for key in many.own.keys().filter(|key| *key != "bytes") {
-        print!("  {key} {:.3}", per(key).unwrap_or(f64::NAN));
+    for (key, value) in many.own.iter().filter(|(key, _)| *key != "bytes") {
+        let per_message = per(key).filter(|per_message| *per_message >= 0.0005);
+        match per_message {
+            Some(per_message) => print!("  {key} {per_message:.3}"),
+            // What happened seldom or never is told by its number, if there is one.
+            None if *value > 0 => print!("  {key} ~0"),
+            None => {}
+        }
     }
     let mut checks: Vec<(String, bool)> = Vec::new();
     if let ("epoll", Some(recv), Some(send)) = (name, per("recv"), per("send")) {

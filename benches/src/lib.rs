@@ -3,7 +3,7 @@
 //! ```text
 //!   versus.rs -- cells, servers --> cell.rs --spawns--> server process (core 0)
 //!                                     |                      ^
-//!                                     +--> load.rs ==========+   one epoll thread, every byte known
+//!                                     +--> load.rs ==========+    one thread, every byte known
 //!                                     |
 //!                                     +--> stats.rs: ratios inside a round, then their median
 //! ```

@@ -66,9 +66,15 @@ impl Programs {
     }
 }
 
-/// Compiles the C twin into `dir`.
+/// Compiles the C twin into `dir`, unless it was since its source last changed.
 pub fn compile_libevent(source: &Path, dir: &Path) -> Result<PathBuf, String> {
     let program = dir.join("libevent_echo");
+    let age = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified());
+    if let (Ok(built), Ok(written)) = (age(&program), age(source))
+        && built > written
+    {
+        return Ok(program);
+    }
     let said = Command::new("cc")
         .args(["-O2", "-o"])
         .args([&program, source])

@@ -73,6 +73,33 @@ pub struct Fault {
     pub wait_errno: i32,
     /// Every so many-th send takes one byte only; 0 for none.
     pub short_send_every: u32,
+    /// Where the sequence behind the chances below starts. Only uring plays them.
+    pub seed: u64,
+    /// Of a thousand waits, so many fail (`EINTR`, `EAGAIN`, `EBUSY`, `ENOMEM`).
+    pub enter_per_mille: u16,
+    /// Of a thousand sends and receives, so many are cut short.
+    pub short_per_mille: u16,
+    /// Of a thousand armed receives, so many find no block.
+    pub no_blocks_per_mille: u16,
+    /// Of a thousand completions of a multishot, so many end it.
+    pub ended_per_mille: u16,
+    /// Of a thousand completions, so many come some turns late, behind others.
+    pub late_per_mille: u16,
+}
+
+impl Fault {
+    /// No fault at all; the rest of a constant plan.
+    pub const NONE: Fault = Fault {
+        wait_every: 0,
+        wait_errno: 0,
+        short_send_every: 0,
+        seed: 0,
+        enter_per_mille: 0,
+        short_per_mille: 0,
+        no_blocks_per_mille: 0,
+        ended_per_mille: 0,
+        late_per_mille: 0,
+    };
 }
 
 /// What a reactor is told when it is made. The default is right for a server.
@@ -110,7 +137,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             engine: Engine::Auto,
-            sq_entries: 256,
+            sq_entries: 1024,
             cq_entries: 4096,
             ring_blocks: limits::RING_BLOCKS,
             ring_blocks_max: limits::RING_BLOCKS_MAX,

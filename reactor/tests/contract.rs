@@ -1,40 +1,12 @@
 //! The contract of `ringlane_api::reactor`, run against each engine. An engine is one line at the
 //! end of this file.
 
+mod bench;
 mod cases;
 
-use std::sync::Once;
-use std::time::Duration;
+use ringlane_reactor::{Engine, Fault};
 
-use ringlane_api::reactor::Reactor;
-use ringlane_reactor::{Config, Engine, Fault, best};
-
-use cases::Bench;
-
-/// A case that hangs ends the whole run, loudly.
-fn watchdog() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        std::thread::spawn(|| {
-            std::thread::sleep(Duration::from_secs(300));
-            eprintln!("the contract suite hangs");
-            std::process::abort();
-        });
-    });
-}
-
-/// The engine, or why there is none here.
-fn open(engine: Engine, fault: Option<Fault>) -> Option<Box<dyn Reactor>> {
-    watchdog();
-    match best(&Config { engine, fault, ..Config::default() }) {
-        Ok(reactor) => Some(reactor),
-        Err(error) if engine == Engine::Epoll => panic!("{error}"),
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
-}
+use bench::open;
 
 macro_rules! contract {
     ($name:ident, $engine:expr) => {
@@ -47,6 +19,7 @@ macro_rules! contract {
                 a_receive_ends_at_its_limit_and_the_rest_waits
                 a_receive_of_one_byte_takes_one
                 the_end_of_a_stream_comes_once_behind_its_last_byte
+                an_end_that_comes_with_the_last_bytes_is_found
                 an_end_that_came_before_the_receive_is_found
                 a_big_send_goes_on_as_the_slow_reader_reads
                 a_send_to_a_peer_that_is_gone_fails_and_gives_the_memory_back
@@ -60,12 +33,15 @@ macro_rules! contract {
                 a_one_shot_poll_reports_once
                 a_level_poll_reports_while_it_holds
                 an_edge_poll_reports_news_only
+                an_edge_poll_tells_what_holds_already_once
+                a_level_poll_for_room_waits_while_there_is_none
                 a_hangup_is_reported_unasked
                 several_polls_and_a_receive_share_a_descriptor
                 a_regular_file_is_always_ready
                 a_wake_from_another_thread_ends_an_endless_wait
                 a_wake_before_the_turn_is_not_lost
                 a_nop_completes
+                work_that_never_ends_does_not_keep_events_out
                 a_turn_is_bounded_and_a_firehose_starves_nobody
             );
             contract!(@ $engine, None, extras:
@@ -86,9 +62,10 @@ macro_rules! contract {
                 a_cancelled_send_gives_its_memory_back
                 a_close_cancels_what_is_armed_and_ends_the_stream
                 a_reused_number_gets_no_stale_event
+                a_descriptor_dropped_without_a_close_is_forgotten
+                a_number_taken_over_from_a_living_copy_gets_no_stale_event
+                a_descriptor_given_away_and_taken_in_again_goes_on
                 a_dropped_reactor_leaves_no_descriptor_and_no_block
-                a_forked_child_receives_and_its_parents_sends_are_the_parents
-                a_signal_in_a_child_is_not_the_parents
             );
 
             /// The same again where every third wait fails.
@@ -98,7 +75,7 @@ macro_rules! contract {
                 const PLAN: Option<Fault> = Some(Fault {
                     wait_every: 3,
                     wait_errno: nix::libc::EINTR,
-                    short_send_every: 0,
+                    ..Fault::NONE
                 });
                 contract!(@ $engine, PLAN, ends: a_failed_wait_is_an_empty_turn);
                 contract!(@ $engine, PLAN, streams:
@@ -113,7 +90,7 @@ macro_rules! contract {
                 use super::*;
 
                 const PLAN: Option<Fault> =
-                    Some(Fault { wait_every: 0, wait_errno: 0, short_send_every: 2 });
+                    Some(Fault { short_send_every: 2, ..Fault::NONE });
                 contract!(@ $engine, PLAN, streams:
                     an_echo_comes_back_over_a_pair
                     a_big_send_goes_on_as_the_slow_reader_reads
@@ -121,14 +98,44 @@ macro_rules! contract {
                 );
                 contract!(@ $engine, PLAN, extras: a_file_range_is_sent_whole);
             }
+
+            /// The same again where the ring lies whenever it may.
+            mod with_lies {
+                use super::*;
+
+                const PLAN: Option<Fault> = Some(Fault {
+                    seed: 7,
+                    enter_per_mille: 100,
+                    short_per_mille: 300,
+                    no_blocks_per_mille: 300,
+                    ended_per_mille: 300,
+                    late_per_mille: 300,
+                    ..Fault::NONE
+                });
+                contract!(@ $engine, PLAN, streams:
+                    an_echo_comes_back_over_a_pair
+                    an_echo_comes_back_over_tcp
+                    the_end_of_a_stream_comes_once_behind_its_last_byte
+                    a_big_send_goes_on_as_the_slow_reader_reads
+                    a_bulk_receive_fills_the_block_it_was_given
+                    several_connections_are_accepted_by_one_op
+                    a_connect_to_nobody_is_refused
+                );
+                contract!(@ $engine, PLAN, ends:
+                    a_cancelled_receive_completes_once
+                    a_stale_cancel_does_not_hit_the_next_op
+                    a_close_cancels_what_is_armed_and_ends_the_stream
+                    a_dropped_reactor_leaves_no_descriptor_and_no_block
+                );
+            }
         }
     };
     (@ $engine:expr, $fault:expr, $module:ident: $($case:ident)*) => {
         $(
             #[test]
             fn $case() {
-                if let Some(reactor) = open($engine, $fault) {
-                    cases::$module::$case(Bench::new(reactor));
+                if let Some(bench) = open($engine, $fault) {
+                    cases::$module::$case(bench);
                 }
             }
         )*
@@ -136,3 +143,8 @@ macro_rules! contract {
 }
 
 contract!(epoll, Engine::Epoll);
+
+#[cfg(feature = "uring")]
+contract!(uring_u1, Engine::Tier(1));
+#[cfg(feature = "uring")]
+contract!(uring_u5, Engine::Tier(5));

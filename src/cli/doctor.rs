@@ -166,9 +166,10 @@ fn tell(f: &Finding) -> String {
     if let Some(why) = &f.fell_back {
         lines.push(format!("fell back          {why}"));
     }
+    let width = f.features.iter().map(|feature| feature.name.len()).max().unwrap_or(0);
     for feature in &f.features {
         let present = if feature.present { "yes" } else { "no" };
-        lines.push(format!("  {:<24} {:<4} {}", feature.name, present, feature.note));
+        lines.push(format!("  {:<width$}  {present:<3}  {}", feature.name, feature.note));
     }
     lines.extend(f.details.iter().map(|detail| format!("  {detail}")));
     let counts = if f.memlock_counts { "" } else { " (not counted: CAP_IPC_LOCK)" };
@@ -241,7 +242,7 @@ mod tests {
     #[test]
     fn a_healthy_machine_needs_nothing() {
         assert_eq!(advise(&healthy()), ["Nothing to do."]);
-        assert!(tell(&healthy()).contains("multishot accept         yes"));
+        assert!(tell(&healthy()).contains("multishot accept  yes"));
     }
 
     #[test]

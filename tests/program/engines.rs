@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::running::{Running, output, program};
+use crate::running::{Running, output, program, until};
 use crate::talk;
 
 /// The program under strace with `inject`, or `None` if strace cannot work here.
@@ -29,6 +29,7 @@ fn a_refused_ring_means_epoll_and_one_line_that_says_why() {
         let Some(command) = under_strace(&inject, &arguments) else { return };
         let server = Running::start_command(command, 1);
         talk(&mut server.connect(), b"over epoll");
+        until("the line", || server.errors().contains("io_uring"));
         let errors = server.errors();
         let said: Vec<_> = errors.lines().filter(|line| line.contains("io_uring")).collect();
         assert_eq!(said.len(), 1, "{errno}: {errors}");

@@ -30,8 +30,11 @@ impl<F: Family> Stream<F> {
             let limit = limits::BLOCK_BYTES as u32;
             let limit = u64::from(limit).min(window) as u32;
             cx.push(id, kind::MESSAGE, Op::RecvMsg { fd, limit })
-        } else if bulk && window >= limits::BULK_BLOCK_BYTES as u64 {
-            let (block, limit) = (cx.bulk_block(), limits::BULK_BLOCK_BYTES as u32);
+        } else if bulk
+            && window >= limits::BULK_BLOCK_BYTES as u64
+            && let Some(block) = cx.bulk_block()
+        {
+            let limit = limits::BULK_BLOCK_BYTES as u32;
             cx.push(id, kind::BULK, Op::RecvInto { fd, block, limit })
         } else {
             cx.push(id, kind::RECV, Op::Recv { fd, limit })
@@ -89,6 +92,11 @@ impl<F: Family> Stream<F> {
             link.window = link.window.saturating_sub(n as u64);
         }
         link.got = link.got.saturating_add(n as u32);
+        let turn = cx.turn();
+        if link.turn != turn {
+            (link.turn, link.burst) = (turn, 0);
+        }
+        link.burst = link.burst.saturating_add(n as u32);
         let full =
             if kind == kind::BULK { limits::BULK_BLOCK_BYTES / 4 } else { limits::BLOCK_BYTES };
         if n < full {
@@ -113,7 +121,7 @@ impl<F: Family> Stream<F> {
             (link.arm, link.streak) = (limits::ARM_BYTES, 0);
         } else if link.arm < limits::ARM_BYTES_MAX {
             link.arm *= 2;
-        } else {
+        } else if link.burst >= limits::BULK_BURST_BYTES {
             link.streak = link.streak.saturating_add(1);
             if link.streak >= limits::BULK_AFTER_ARMS {
                 link.bits |= bit::BULK;

@@ -9,8 +9,8 @@
 //!
 //! Receiving: one multishot receive per link, with a byte limit, so that no link can take more
 //! than its share per arm; the limit doubles while the link uses it up and falls back at the first
-//! part-filled block. A link that keeps using the largest limit up goes over to bulk mode: one
-//! receive at a time into a big block, the one used last. Sending: one gathered send in flight.
+//! part-filled block. A link that keeps using the largest limit up within
+//! single turns goes over to bulk mode: one receive at a time into a big block, the one used last. Sending: one gathered send in flight.
 
 mod dial;
 mod flow;
@@ -130,6 +130,9 @@ struct Link {
     arm: u32,
     /// Bytes this arm has brought.
     got: u32,
+    /// Bytes the latest turn that brought any has brought, and which turn that was.
+    burst: u32,
+    turn: u32,
     generation: u16,
     bits: u16,
     state: State,
@@ -176,6 +179,8 @@ impl<F: Family> Stream<F> {
             cold,
             arm: limits::ARM_BYTES,
             got: 0,
+            burst: 0,
+            turn: 0,
             generation,
             bits: 0,
             state,

@@ -100,7 +100,7 @@ impl Entry {
     pub(super) fn learn(&mut self, flags: EpollFlags) {
         let gone = flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
         let ended = flags.contains(EpollFlags::EPOLLRDHUP);
-        let readable = flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI);
+        let readable = flags.contains(EpollFlags::EPOLLIN);
         self.hung_up |= gone || ended;
         self.readable |= readable || gone || ended;
         self.writable |= flags.contains(EpollFlags::EPOLLOUT) || gone;
@@ -172,7 +172,8 @@ impl Entries {
     pub(super) fn busy(&mut self) -> impl Iterator<Item = (Key, &mut Entry)> {
         self.0.iter_mut().enumerate().filter_map(|(number, entry)| {
             let busy = !(entry.ins.is_empty() && entry.outs.is_empty() && entry.polls.is_empty());
-            busy.then(|| (Key { number: number as i32, stamp: entry.stamp }, entry))
+            let key = Key { number: number as i32, stamp: entry.stamp };
+            busy.then_some((key, entry))
         })
     }
 

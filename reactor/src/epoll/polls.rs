@@ -39,9 +39,8 @@ impl Epoll {
             let flight = self.flights.at(slot);
             let found = flight.asks() & news;
             // One that is asked about anyway is told by the answer.
-            if found.is_none() || flight.checking {
-                at += 1;
-            } else if self.tell(slot, found, done) {
+            let quiet = found.is_none() || flight.checking;
+            if quiet || self.tell(slot, found, done) {
                 at += 1;
             }
         }
@@ -77,7 +76,7 @@ impl Epoll {
             let flight = self.flights.at(slot);
             let mut events = 0;
             if flight.wants(Ready::READ) {
-                events |= libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP;
+                events |= libc::POLLIN | libc::POLLRDHUP;
             }
             if flight.wants(Ready::WRITE) {
                 events |= libc::POLLOUT;
@@ -111,8 +110,6 @@ impl Epoll {
             }
             self.tell(slot, found, done) && multishot && !edge
         });
-        // Nothing was added meanwhile, except by edge polls becoming level ones, which they do
-        // not.
         debug_assert!(self.checks.is_empty(), "telling a checked poll adds no check");
         self.checks = checks;
     }
@@ -127,7 +124,7 @@ impl Epoll {
 
 fn found(revents: libc::c_short) -> Ready {
     let mut found = Ready::NONE;
-    if revents & (libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP) != 0 {
+    if revents & (libc::POLLIN | libc::POLLRDHUP) != 0 {
         found |= Ready::READ;
     }
     if revents & libc::POLLOUT != 0 {

@@ -1,13 +1,11 @@
-//! How ops end: cancelled, closed, forked, dropped.
-#![allow(unsafe_code)]
+//! How ops end: cancelled, closed, dropped.
 
 use std::io::{Read, Write};
-use std::time::Duration;
 
 use nix::libc;
 use ringlane_api::reactor::{Op, Outcome, Ready};
 
-use super::{Bench, errno, parts};
+use crate::bench::{Bench, errno, parts};
 
 pub fn a_cancelled_receive_completes_once(mut bench: Bench) {
     let (ours, mut theirs) = bench.half();
@@ -95,6 +93,58 @@ pub fn a_reused_number_gets_no_stale_event(mut bench: Bench) {
     }
 }
 
+pub fn a_descriptor_dropped_without_a_close_is_forgotten(mut bench: Bench) {
+    for _ in 0..10 {
+        let (ours, mut theirs) = bench.half();
+        let (token, id) = bench.push(Op::Recv { fd: ours.clone(), limit: 100 });
+        bench.quiet_turns();
+        bench.reactor.cancel(id);
+        bench.next(token);
+        let copy = ours.as_os().expect("the kernel's").try_clone_to_owned().expect("a copy");
+        drop(ours);
+        theirs.write_all(b"to nobody").expect("written");
+        bench.quiet_turns();
+        theirs.write_all(b"to nobody").expect("written");
+        bench.quiet_turns();
+        assert!(bench.seen.is_empty());
+        // The copy is the same open file under another number.
+        let again = bench.sys().adopt(copy).expect("taken in");
+        assert_eq!(bench.receive(&again, 18), b"to nobodyto nobody");
+    }
+}
+
+pub fn a_number_taken_over_from_a_living_copy_gets_no_stale_event(mut bench: Bench) {
+    let (ours, mut old) = bench.half();
+    let (token, id) = bench.push(Op::Recv { fd: ours.clone(), limit: 100 });
+    bench.quiet_turns();
+    bench.reactor.cancel(id);
+    bench.next(token);
+    let copy = ours.as_os().expect("the kernel's").try_clone_to_owned().expect("a copy");
+    // Another open file takes the number over, whoever else opens files meanwhile.
+    let (fresh, _peer) = bench.half();
+    let mut number = ours.into_os().expect("the only holder");
+    let fresh = fresh.into_os().expect("the only holder");
+    nix::unistd::dup2(&fresh, &mut number).expect("taken over");
+    let ours = bench.sys().adopt(number).expect("taken in");
+    let (watch, _) =
+        bench.push(Op::Poll { fd: ours, ready: Ready::READ, multishot: true, edge: true });
+    bench.quiet_turns();
+    old.write_all(b"for the copy").expect("written");
+    bench.quiet_turns();
+    assert!(bench.peek(watch).is_none());
+    drop((copy, fresh));
+}
+
+pub fn a_descriptor_given_away_and_taken_in_again_goes_on(mut bench: Bench) {
+    let (mut ours, mut theirs) = bench.half();
+    for _ in 0..5 {
+        theirs.write_all(b"abc").expect("written");
+        assert_eq!(bench.receive(&ours, 3), b"abc");
+        let fd = ours.into_os().expect("the only holder");
+        ours = bench.sys().adopt(fd).expect("taken in");
+    }
+}
+
 pub fn a_dropped_reactor_leaves_no_descriptor_and_no_block(mut bench: Bench) {
     let (ours, mut theirs) = bench.half();
     let (other, _other_peer) = bench.half();
@@ -120,66 +170,4 @@ pub fn a_failed_wait_is_an_empty_turn(mut bench: Bench) {
         assert_eq!(got.bytes(), [byte]);
     }
     assert!(bench.reactor.counters().enter_errors > 0, "waits did fail");
-}
-
-/// Runs `child` in a forked process and waits for its verdict.
-fn in_a_child(child: impl FnOnce()) {
-    // SAFETY: the child runs only the test's own code over the reactor and ends with _exit; no
-    // lock of another thread is needed there (glibc makes its allocator usable after a fork).
-    match unsafe { nix::unistd::fork() }.expect("a fork") {
-        nix::unistd::ForkResult::Child => {
-            let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
-            let code = i32::from(verdict.is_err());
-            // SAFETY: it ends this process without running anything of the parent's.
-            unsafe { libc::_exit(code) }
-        }
-        nix::unistd::ForkResult::Parent { child } => {
-            use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-            for _ in 0..3000 {
-                match waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("our child") {
-                    WaitStatus::StillAlive => std::thread::sleep(Duration::from_millis(10)),
-                    WaitStatus::Exited(_, code) => return assert_eq!(code, 0, "the child's"),
-                    other => panic!("the child ended with {other:?}"),
-                }
-            }
-            let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
-            panic!("the child hangs");
-        }
-    }
-}
-
-pub fn a_forked_child_receives_and_its_parents_sends_are_the_parents(mut bench: Bench) {
-    let (ours, mut theirs) = bench.half();
-    let (blocked, _reader) = bench.half();
-    let (receive, _) = bench.push(Op::Recv { fd: ours.clone(), limit: 100 });
-    let (send, _) = bench.push(Op::Send { fd: blocked, parts: parts(&vec![1; 4_000_000]) });
-    bench.quiet_turns();
-    in_a_child(|| {
-        bench.reactor.reinit().expect("a kernel side of its own");
-        let completion = bench.next(send);
-        let error = completion.result.expect_err("it is the parent's").to_string();
-        assert!(error.contains("forked"), "{error}");
-        assert!(completion.parts.is_some());
-        theirs.write_all(b"to the child").expect("written");
-        let Ok(Outcome::Received(got)) = bench.next(receive).result else { panic!("no bytes") };
-        assert_eq!(got.bytes(), b"to the child");
-        bench.reactor.waker().wake();
-        bench.reactor.turn(None, &mut bench.seen).expect("the waker rings here");
-        let found = bench.run(Op::Resolve { host: "localhost".into(), port: 1 });
-        assert!(matches!(found, Ok(Outcome::Addresses(_))), "{found:?}");
-    });
-    theirs.write_all(b"to the parent").expect("written");
-    let Ok(Outcome::Received(got)) = bench.next(receive).result else { panic!("no bytes") };
-    assert_eq!(got.bytes(), b"to the parent");
-}
-
-pub fn a_signal_in_a_child_is_not_the_parents(mut bench: Bench) {
-    let number = libc::SIGWINCH;
-    let fd = bench.sys().signal(number).expect("registered");
-    in_a_child(|| {
-        bench.reactor.reinit().expect("a kernel side of its own");
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raised");
-        assert_eq!(bench.sys().drain(&fd).expect("drained"), 1);
-    });
-    assert_eq!(bench.sys().drain(&fd).expect("drained"), 0);
 }

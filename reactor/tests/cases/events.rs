@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringlane_api::fd::Fd;
 use ringlane_api::reactor::{Op, Outcome, Ready, Token};
 
-use super::{Bench, parts};
+use crate::bench::{Bench, errno, parts};
 
 fn poll(fd: &Fd, ready: Ready, multishot: bool, edge: bool) -> Op {
     Op::Poll { fd: fd.clone(), ready, multishot, edge }
@@ -33,6 +33,8 @@ pub fn a_one_shot_poll_reports_once(mut bench: Bench) {
     assert_eq!(ready(&mut bench, token), (Ready::READ, false));
     let (token, _) = bench.push(poll(&ours, Ready::WRITE, false, false));
     assert_eq!(ready(&mut bench, token), (Ready::WRITE, false));
+    let (token, _) = bench.push(poll(&ours, Ready::READ, false, false));
+    assert_eq!(ready(&mut bench, token), (Ready::READ, false));
 }
 
 pub fn a_level_poll_reports_while_it_holds(mut bench: Bench) {
@@ -56,7 +58,7 @@ pub fn a_level_poll_reports_while_it_holds(mut bench: Bench) {
     loop {
         let completion = bench.next(token);
         if !completion.more {
-            assert_eq!(super::errno(completion.result), Some(nix::libc::ECANCELED));
+            assert_eq!(errno(completion.result), Some(nix::libc::ECANCELED));
             break;
         }
     }
@@ -72,6 +74,39 @@ pub fn an_edge_poll_reports_news_only(mut bench: Bench) {
     assert!(bench.peek(token).is_none(), "no news");
     theirs.write_all(b"y").expect("written");
     assert_eq!(ready(&mut bench, token), (Ready::READ, true));
+}
+
+pub fn an_edge_poll_tells_what_holds_already_once(mut bench: Bench) {
+    let (ours, mut theirs) = bench.half();
+    theirs.write_all(b"xy").expect("written");
+    let (token, id) = bench.push(poll(&ours, Ready::READ, true, true));
+    assert_eq!(ready(&mut bench, token), (Ready::READ, true));
+    assert!(bench.peek(token).is_none(), "no news");
+    bench.reactor.cancel(id);
+    bench.next(token);
+    // The descriptor is known by now, and still readable.
+    assert_eq!(bench.receive(&ours, 1), b"x");
+    let (token, _) = bench.push(poll(&ours, Ready::READ, true, true));
+    assert_eq!(ready(&mut bench, token), (Ready::READ, true));
+    assert!(bench.peek(token).is_none(), "no news");
+}
+
+pub fn a_level_poll_for_room_waits_while_there_is_none(mut bench: Bench) {
+    let (ours, mut theirs) = bench.half();
+    let mut filler = std::os::unix::net::UnixStream::from(
+        ours.as_os().expect("the kernel's").try_clone_to_owned().expect("a copy"),
+    );
+    let mut filled = 0;
+    while let Ok(n) = filler.write(&[0; 65_536]) {
+        filled += n;
+    }
+    let (token, _) = bench.push(poll(&ours, Ready::WRITE, true, false));
+    assert!(bench.peek(token).is_none(), "it is full");
+    let mut room = vec![0; filled];
+    theirs.read_exact(&mut room).expect("what was filled in");
+    for _ in 0..3 {
+        assert_eq!(ready(&mut bench, token), (Ready::WRITE, true));
+    }
 }
 
 pub fn a_hangup_is_reported_unasked(mut bench: Bench) {
@@ -133,6 +168,18 @@ pub fn a_wake_before_the_turn_is_not_lost(mut bench: Bench) {
 
 pub fn a_nop_completes(mut bench: Bench) {
     assert!(matches!(bench.run(Op::Nop), Ok(Outcome::Done)));
+}
+
+pub fn work_that_never_ends_does_not_keep_events_out(mut bench: Bench) {
+    let (ours, mut theirs) = bench.half();
+    let (token, _) = bench.push(Op::Recv { fd: ours, limit: 100 });
+    bench.quiet_turns();
+    theirs.write_all(b"x").expect("written");
+    for _ in 0..20 {
+        bench.push(Op::Nop);
+        bench.turn();
+    }
+    assert!(bench.seen.iter().any(|one| one.token == token));
 }
 
 pub fn a_turn_is_bounded_and_a_firehose_starves_nobody(mut bench: Bench) {

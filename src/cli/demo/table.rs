@@ -31,9 +31,20 @@ impl Row {
     }
 
     fn of_all<'a>(&'a self, part: impl Fn(&'a Runs) -> &'a str) -> String {
-        let mut names: Vec<&str> = self.runs.iter().map(part).collect();
-        names.dedup();
-        names.join("+")
+        let mut names: Vec<(&str, usize)> = Vec::new();
+        for name in self.runs.iter().map(part) {
+            match names.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, count)) => *count += 1,
+                None => names.push((name, 1)),
+            }
+        }
+        match names[..] {
+            [(name, _)] => name.to_string(),
+            _ => {
+                let each = names.iter().map(|(name, count)| format!("{count} {name}"));
+                each.collect::<Vec<_>>().join(" + ")
+            }
+        }
     }
 
     fn cells(&self) -> [String; 8] {
@@ -112,7 +123,7 @@ mod tests {
         };
         let rows = vec![runs("uring", ""), runs("epoll", "memlock"), runs("epoll", "memlock")];
         let text = print(&[Row { runs: rows, measured, peak_kib: 2048 }]);
-        assert!(text.contains("uring+epoll: fell back to epoll (2 of 3): memlock"), "{text}");
+        assert!(text.contains("1 uring + 2 epoll: fell back to epoll (2 of 3): memlock"), "{text}");
         assert!(text.contains("1234"), "{text}");
     }
 }
