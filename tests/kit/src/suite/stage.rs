@@ -2,11 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringlane_api::reactor::Side;
 use ringlane_api::{BevEvent, Bufferevent, EventBase, Listener, READ, Turn};
 
 use super::rig::Rig;
+
+/// How long nothing may change until it counts as settled.
+const SETTLE_MILLIS: u32 = 30;
 
 /// One base and what a case needs to play on it.
 pub struct Stage {
@@ -84,15 +88,14 @@ impl Stage {
         }
     }
 
-    /// Turns until nothing has changed for a while.
+    /// Turns until nothing has changed for some milliseconds.
     pub fn settle(&self, mut state: impl FnMut() -> usize) {
-        let mut quiet = 0;
-        let mut before = state();
-        while quiet < 400 {
-            self.idle(1);
-            if self.rig.real && quiet % 50 == 49 {
-                std::thread::sleep(std::time::Duration::from_millis(2));
-            }
+        let (mut quiet, mut before) = (0, state());
+        while quiet < SETTLE_MILLIS {
+            let passed = cell(false);
+            let set = Rc::clone(&passed);
+            self.base.once(Duration::from_millis(1), move |_| set.set(true));
+            self.until("a millisecond has passed", || passed.get());
             let now = state();
             quiet = if now == before { quiet + 1 } else { 0 };
             before = now;
