@@ -12,22 +12,26 @@ use super::rig::Rig;
 /// How long nothing may change until it counts as settled.
 const SETTLE_MILLIS: u32 = 30;
 
+/// Turns without news after which a wait is due.
+const QUIET_TURNS: u32 = 2;
+
 /// One base and what a case needs to play on it.
 pub struct Stage {
     /// The base.
     pub base: EventBase,
-    rig: Rig,
+    address: Box<dyn Fn() -> String>,
 }
 
 impl Stage {
     /// A new base of this rig.
     pub fn new(rig: &Rig) -> Stage {
-        Stage { base: rig.base(), rig: rig.clone() }
+        let mine = rig.clone();
+        Stage { base: rig.base(), address: Box::new(move || mine.address()) }
     }
 
     /// A listener at an address of its own.
     pub fn listen(&self, on: impl FnMut(Bufferevent) + 'static) -> Listener {
-        self.base.listen(self.rig.address(), on).expect("this address is ours alone")
+        self.base.listen((self.address)(), on).expect("this address is ours alone")
     }
 
     /// A server that sends everything back, ends its direction when the client does, and counts.
@@ -72,11 +76,17 @@ impl Stage {
         (server, (client, tap))
     }
 
-    /// Turns until `holds`; nothing left to wait for before that is a failure.
+    /// Turns until `holds`; nothing left to wait for before that is a failure. It waits only after
+    /// turns that brought nothing: what a flush alone brings about wakes nobody.
     #[track_caller]
     pub fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let mut quiet = 0;
         while !holds() {
-            let live = self.base.turn(Turn::Wait).expect("a turn works");
+            let before = self.base.counters().cqes;
+            let turn = if quiet < QUIET_TURNS { Turn::NoWait } else { Turn::Wait };
+            let live = self.base.turn(turn).expect("a turn works");
+            let news = turn == Turn::Wait || self.base.counters().cqes != before;
+            quiet = if news { 0 } else { quiet + 1 };
             assert!(live || holds(), "nothing is left to wait for, and yet not: {what}");
         }
     }
