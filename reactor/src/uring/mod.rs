@@ -67,6 +67,7 @@ pub(crate) struct Uring {
     /// Receives without a block, by `user_data`, first come first served.
     starved: VecDeque<u64>,
     sends: Store<Sending>,
+    #[allow(clippy::vec_box, reason = "the kernel holds pointers into them while they are out")]
     gathers: Vec<Box<Gather>>,
     unclaimed: Unclaimed,
     lent: Store<Lent>,
