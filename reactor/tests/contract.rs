@@ -19,6 +19,7 @@ macro_rules! contract {
                 a_receive_ends_at_its_limit_and_the_rest_waits
                 a_receive_of_one_byte_takes_one
                 the_end_of_a_stream_comes_once_behind_its_last_byte
+                an_end_that_comes_with_the_last_bytes_is_found
                 an_end_that_came_before_the_receive_is_found
                 a_big_send_goes_on_as_the_slow_reader_reads
                 a_send_to_a_peer_that_is_gone_fails_and_gives_the_memory_back
@@ -40,6 +41,7 @@ macro_rules! contract {
                 a_wake_from_another_thread_ends_an_endless_wait
                 a_wake_before_the_turn_is_not_lost
                 a_nop_completes
+                work_that_never_ends_does_not_keep_events_out
                 a_turn_is_bounded_and_a_firehose_starves_nobody
             );
             contract!(@ $engine, None, extras:
@@ -61,6 +63,7 @@ macro_rules! contract {
                 a_close_cancels_what_is_armed_and_ends_the_stream
                 a_reused_number_gets_no_stale_event
                 a_descriptor_dropped_without_a_close_is_forgotten
+                a_number_taken_over_from_a_living_copy_gets_no_stale_event
                 a_descriptor_given_away_and_taken_in_again_goes_on
                 a_dropped_reactor_leaves_no_descriptor_and_no_block
             );

@@ -113,6 +113,28 @@ pub fn a_descriptor_dropped_without_a_close_is_forgotten(mut bench: Bench) {
     }
 }
 
+pub fn a_number_taken_over_from_a_living_copy_gets_no_stale_event(mut bench: Bench) {
+    let (ours, mut old) = bench.half();
+    let (token, id) = bench.push(Op::Recv { fd: ours.clone(), limit: 100 });
+    bench.quiet_turns();
+    bench.reactor.cancel(id);
+    bench.next(token);
+    let copy = ours.as_os().expect("the kernel's").try_clone_to_owned().expect("a copy");
+    // Another open file takes the number over, whoever else opens files meanwhile.
+    let (fresh, _peer) = bench.half();
+    let mut number = ours.into_os().expect("the only holder");
+    let fresh = fresh.into_os().expect("the only holder");
+    nix::unistd::dup2(&fresh, &mut number).expect("taken over");
+    let ours = bench.sys().adopt(number).expect("taken in");
+    let (watch, _) =
+        bench.push(Op::Poll { fd: ours, ready: Ready::READ, multishot: true, edge: true });
+    bench.quiet_turns();
+    old.write_all(b"for the copy").expect("written");
+    bench.quiet_turns();
+    assert!(bench.peek(watch).is_none());
+    drop((copy, fresh));
+}
+
 pub fn a_descriptor_given_away_and_taken_in_again_goes_on(mut bench: Bench) {
     let (mut ours, mut theirs) = bench.half();
     for _ in 0..5 {

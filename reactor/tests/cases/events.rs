@@ -33,6 +33,8 @@ pub fn a_one_shot_poll_reports_once(mut bench: Bench) {
     assert_eq!(ready(&mut bench, token), (Ready::READ, false));
     let (token, _) = bench.push(poll(&ours, Ready::WRITE, false, false));
     assert_eq!(ready(&mut bench, token), (Ready::WRITE, false));
+    let (token, _) = bench.push(poll(&ours, Ready::READ, false, false));
+    assert_eq!(ready(&mut bench, token), (Ready::READ, false));
 }
 
 pub fn a_level_poll_reports_while_it_holds(mut bench: Bench) {
@@ -166,6 +168,18 @@ pub fn a_wake_before_the_turn_is_not_lost(mut bench: Bench) {
 
 pub fn a_nop_completes(mut bench: Bench) {
     assert!(matches!(bench.run(Op::Nop), Ok(Outcome::Done)));
+}
+
+pub fn work_that_never_ends_does_not_keep_events_out(mut bench: Bench) {
+    let (ours, mut theirs) = bench.half();
+    let (token, _) = bench.push(Op::Recv { fd: ours, limit: 100 });
+    bench.quiet_turns();
+    theirs.write_all(b"x").expect("written");
+    for _ in 0..20 {
+        bench.push(Op::Nop);
+        bench.turn();
+    }
+    assert!(bench.seen.iter().any(|one| one.token == token));
 }
 
 pub fn a_turn_is_bounded_and_a_firehose_starves_nobody(mut bench: Bench) {

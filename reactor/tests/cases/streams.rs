@@ -98,6 +98,23 @@ pub fn the_end_of_a_stream_comes_once_behind_its_last_byte(mut bench: Bench) {
     assert!(bench.seen.is_empty());
 }
 
+pub fn an_end_that_comes_with_the_last_bytes_is_found(mut bench: Bench) {
+    let (a, b) = bench.tcp();
+    let (token, _) = bench.push(Op::Recv { fd: b, limit: 1_000_000 });
+    // A few short reads first: the reactor knows this descriptor by then.
+    for _ in 0..3 {
+        bench.run(Op::Send { fd: a.clone(), parts: parts(b"x") }).expect("sent");
+        assert!(matches!(bench.next(token).result, Ok(Outcome::Received(_))));
+    }
+    let mut peer = std::net::TcpStream::from(a.into_os().expect("the only holder"));
+    peer.write_all(b"last").expect("written");
+    drop(peer);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert!(matches!(bench.next(token).result, Ok(Outcome::Received(_))));
+    let end = bench.next(token);
+    assert!(matches!(end.result, Ok(Outcome::Eof)) && !end.more);
+}
+
 pub fn an_end_that_came_before_the_receive_is_found(mut bench: Bench) {
     let (a, b) = bench.tcp();
     // A receive in advance, so that the descriptor is known before the end comes.
