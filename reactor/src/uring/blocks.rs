@@ -148,9 +148,11 @@ impl Blocks {
             self.lifted[usize::from(id)] = Some(Lifted { shell, memory });
             self.posted += 1;
         }
-        // SAFETY: the page is mapped while `self` lives, and the tail is a u16 inside its first
-        // entry, aligned, written by this thread only.
-        let tail = unsafe { AtomicU16::from_ptr(&raw mut (*self.first()).tail) };
+        let first = self.first();
+        // SAFETY: the page is mapped while anything is posted, and its first entry lies in it.
+        let tail = unsafe { &raw mut (*first).tail };
+        // SAFETY: as above; a u16, aligned, and no one in this process but this thread uses it.
+        let tail = unsafe { AtomicU16::from_ptr(tail) };
         tail.store(self.tail, Ordering::Release);
     }
 

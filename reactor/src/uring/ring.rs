@@ -32,6 +32,9 @@ const CQE_BUFFER: u32 = 1;
 /// `IORING_CQE_F_MORE` of linux/io_uring.h: the operation is still armed.
 const CQE_MORE: u32 = 2;
 
+/// Entries that an empty backlog keeps room for.
+const BACKLOG_KEPT: usize = 256;
+
 /// A completion entry, copied out of the ring.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cqe {
@@ -176,6 +179,10 @@ impl Ring {
                 self.backlog.push_front(entry);
                 return false;
             }
+        }
+        if self.backlog.capacity() > BACKLOG_KEPT {
+            // A crowd has passed; its memory need not stay.
+            self.backlog.shrink_to(BACKLOG_KEPT);
         }
         true
     }
