@@ -29,6 +29,9 @@ pub const ARM_BYTES_MAX: u32 = 128 * 1024;
 /// Bytes in a block of bulk mode.
 pub const BULK_BLOCK_BYTES: usize = 128 * 1024;
 
+/// Turns that a bulk receive waits for a bulk block before it takes a small one.
+pub const BULK_PATIENCE_TURNS: u64 = 16;
+
 /// Arms of the largest limit, used up in a row, after which a link goes over to bulk mode.
 pub const BULK_AFTER_ARMS: u8 = 4;
 
@@ -39,8 +42,8 @@ pub const BULK_BURST_BYTES: u32 = 64 * 1024;
 /// Emptied gather lists a transport keeps for its next sends.
 pub const SPARE_LISTS_MAX: usize = 256;
 
-/// Bulk blocks that may exist; links that find none left stay with the ring.
-pub const BULK_HOME_BLOCKS_MAX: usize = 16;
+/// Bulk blocks that may exist. Few, so that they stay in the cache; links take turns with them.
+pub const BULK_HOME_BLOCKS_MAX: usize = 8;
 
 /// Segments in one gathered send; the kernel's limit is 1,024 (UIO_MAXIOV).
 pub const SEND_PARTS_MAX: usize = 64;

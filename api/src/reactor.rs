@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fd::Fd;
-use crate::segment::{Block, Home, Parts, Segment};
+use crate::segment::{Home, Parts, Segment};
 
 /// 64 opaque bits that come back with each completion. Minted by
 /// [`Cx`](crate::transport::Cx) alone: transport, kind, generation and slot.
@@ -216,15 +216,19 @@ pub enum Op {
         /// Bytes after which it must be armed again. At least 1.
         limit: u32,
     },
-    /// One receive into this block (bulk mode): [`Outcome::Received`] with that block, or
-    /// [`Outcome::Eof`].
-    RecvInto {
+    /// One receive of what is there (bulk mode): [`Outcome::Received`], or [`Outcome::Eof`]. The
+    /// block is taken from `home` when there is something to put into it, the one that came home
+    /// last and is hottest; an idle link holds none. While `home` may give no more, the op waits
+    /// its turn for a few turns and then takes one of the reactor's own blocks.
+    RecvBulk {
         /// A connected stream.
         fd: Fd,
-        /// Where to.
-        block: Block,
+        /// Where blocks come from.
+        home: Rc<Home>,
         /// At most so many bytes.
         limit: u32,
+        /// Bytes are likely to be there already: look before waiting.
+        eager: bool,
     },
     /// One receive with ancillary data, of at most `limit` bytes: [`Outcome::Message`], or
     /// [`Outcome::Eof`].
@@ -283,7 +287,7 @@ impl Op {
             Op::Poll { .. } => "poll",
             Op::Accept { .. } => "accept",
             Op::Connect { .. } => "connect",
-            Op::Recv { .. } | Op::RecvInto { .. } | Op::RecvMsg { .. } => "recv",
+            Op::Recv { .. } | Op::RecvBulk { .. } | Op::RecvMsg { .. } => "recv",
             Op::Send { .. } | Op::SendMsg { .. } => "send",
             Op::SendFile { .. } => "sendfile",
             Op::Resolve { .. } => "resolve",

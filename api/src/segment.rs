@@ -172,6 +172,12 @@ impl Drop for Block {
     }
 }
 
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Home({} of {} blocks of {} B out)", self.out(), self.made(), self.size)
+    }
+}
+
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Block({} B)", self.inner().mem.len())

@@ -252,10 +252,9 @@ impl Cx<'_> {
         self.router.now()
     }
 
-    /// A block for a bulk receive, the one that came home last; `None` if too many are in use.
-    pub fn bulk_block(&mut self) -> Option<crate::segment::Block> {
-        let home = self.router.bulk_home();
-        home.may_take().then(|| home.take())
+    /// Where the blocks of bulk receives come from.
+    pub fn bulk_home(&self) -> &std::rc::Rc<crate::segment::Home> {
+        self.router.bulk_home()
     }
 
     /// The number of this turn; it wraps.

@@ -11,6 +11,7 @@ use std::io;
 use std::rc::Rc;
 
 use ringlane_api::fd::{Fd, FdKind};
+use ringlane_api::limits;
 use ringlane_api::reactor::{Completion, Counters, Message, Op, Outcome, Ready, Token};
 use ringlane_api::segment::{Home, Parts, Segment};
 use socket2::SockAddr;
@@ -80,7 +81,7 @@ impl Pending {
             | Op::Accept { fd, .. }
             | Op::Connect { fd, .. }
             | Op::Recv { fd, .. }
-            | Op::RecvInto { fd, .. }
+            | Op::RecvBulk { fd, .. }
             | Op::RecvMsg { fd, .. }
             | Op::Send { fd, .. }
             | Op::SendMsg { fd, .. }
@@ -98,7 +99,7 @@ impl Pending {
             Op::Accept { .. } => self.accept(kit),
             Op::Connect { .. } => self.connect(),
             Op::Recv { .. } => self.recv(kit),
-            Op::RecvInto { .. } => self.recv_into(),
+            Op::RecvBulk { .. } => self.recv_bulk(kit),
             Op::RecvMsg { .. } => self.recv_message(kit),
             Op::Send { .. } | Op::SendMsg { .. } => self.send(kit),
             Op::SendFile { .. } => self.send_file(kit),
@@ -205,18 +206,25 @@ impl Pending {
         }
     }
 
-    fn recv_into(&mut self) -> Step {
-        let Op::RecvInto { fd, block, limit } = &mut self.op else {
+    fn recv_bulk(&mut self, kit: &mut Kit<'_>) -> Step {
+        let Op::RecvBulk { fd, home, limit, .. } = &self.op else {
             unreachable!("called for a bulk receive")
+        };
+        let mut block = if home.may_take() {
+            home.take()
+        } else if self.progress < limits::BULK_PATIENCE_TURNS {
+            // Others have them all: its turn comes when theirs are sent.
+            self.progress += 1;
+            kit.counters.syscalls -= 1;
+            return Step::Later;
+        } else {
+            kit.home.take()
         };
         let room = block.bytes().len().min(*limit as usize);
         match read(fd, &mut block.bytes_mut()[..room], self.unix) {
             Ok((0, _)) => Step::Last(Ok(Outcome::Eof)),
             Ok((n, more)) => {
                 self.drained = n < room && !more;
-                let Op::RecvInto { block, .. } = std::mem::replace(&mut self.op, Op::Nop) else {
-                    unreachable!("it was one a moment ago")
-                };
                 Step::Last(Ok(Outcome::Received(Segment::from_block(block, n))))
             }
             Err(error) if blocked(&error) => {

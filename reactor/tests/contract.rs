@@ -23,7 +23,7 @@ macro_rules! contract {
                 an_end_that_came_before_the_receive_is_found
                 a_big_send_goes_on_as_the_slow_reader_reads
                 a_send_to_a_peer_that_is_gone_fails_and_gives_the_memory_back
-                a_bulk_receive_fills_the_block_it_was_given
+                a_bulk_receive_takes_its_block_when_bytes_are_there
                 a_pipe_is_written_and_read
                 several_connections_are_accepted_by_one_op
                 a_connect_to_nobody_is_refused
@@ -117,7 +117,7 @@ macro_rules! contract {
                     an_echo_comes_back_over_tcp
                     the_end_of_a_stream_comes_once_behind_its_last_byte
                     a_big_send_goes_on_as_the_slow_reader_reads
-                    a_bulk_receive_fills_the_block_it_was_given
+                    a_bulk_receive_takes_its_block_when_bytes_are_there
                     several_connections_are_accepted_by_one_op
                     a_connect_to_nobody_is_refused
                 );

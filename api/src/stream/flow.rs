@@ -21,6 +21,7 @@ impl<F: Family> Stream<F> {
         }
         let Some(fd) = link.fd.clone() else { return };
         let limit = u64::from(link.arm).min(link.window) as u32;
+        let eager = link.got >= limits::BULK_BLOCK_BYTES as u32;
         link.got = 0;
         link.bits &= !bit::PART_FILLED;
         let bulk = link.bits & bit::BULK != 0 && fd.kind() == FdKind::Socket;
@@ -30,12 +31,10 @@ impl<F: Family> Stream<F> {
             let limit = limits::BLOCK_BYTES as u32;
             let limit = u64::from(limit).min(window) as u32;
             cx.push(id, kind::MESSAGE, Op::RecvMsg { fd, limit })
-        } else if bulk
-            && window >= limits::BULK_BLOCK_BYTES as u64
-            && let Some(block) = cx.bulk_block()
-        {
-            let limit = limits::BULK_BLOCK_BYTES as u32;
-            cx.push(id, kind::BULK, Op::RecvInto { fd, block, limit })
+        } else if bulk {
+            let limit = u64::from(limits::BULK_BLOCK_BYTES as u32).min(window) as u32;
+            let home = Rc::clone(cx.bulk_home());
+            cx.push(id, kind::BULK, Op::RecvBulk { fd, home, limit, eager })
         } else {
             cx.push(id, kind::RECV, Op::Recv { fd, limit })
         };

@@ -24,7 +24,7 @@ impl Lane {
     /// Where an op belongs.
     pub(super) fn of(op: &Op) -> Lane {
         match op {
-            Op::Accept { .. } | Op::Recv { .. } | Op::RecvInto { .. } | Op::RecvMsg { .. } => {
+            Op::Accept { .. } | Op::Recv { .. } | Op::RecvBulk { .. } | Op::RecvMsg { .. } => {
                 Lane::In
             }
             Op::Connect { .. } | Op::Send { .. } | Op::SendMsg { .. } | Op::SendFile { .. } => {

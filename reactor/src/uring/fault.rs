@@ -126,12 +126,6 @@ impl Liar {
         Arm::Straight
     }
 
-    /// To how many bytes a bulk receive of `bytes` is cut.
-    pub fn cut_bulk(&mut self, bytes: u32) -> Option<u32> {
-        let cut = bytes > 1 && self.chance(self.plan.short_per_mille, SHORT_RECV);
-        cut.then(|| 1 + (self.next() % u64::from(bytes - 1)) as u32)
-    }
-
     /// To how many bytes a send of `bytes` is cut.
     pub fn cut_send(&mut self, bytes: u32) -> Option<u32> {
         self.sends += 1;

@@ -34,8 +34,6 @@ pub(super) enum Kind {
     Connect,
     /// `a` is the byte limit.
     Recv,
-    /// `a` is the place of the lent block.
-    RecvInto,
     /// `a` is the place of the payload.
     Send,
     /// Non-blocking calls when the descriptor is ready; `a` is the place of the attempt.

@@ -61,7 +61,6 @@ impl Uring {
             sends: Store::new(),
             gathers: Vec::new(),
             unclaimed: Unclaimed::default(),
-            lent: Store::new(),
             names: Store::new(),
             attempts: Store::new(),
             tries: Vec::new(),
@@ -128,16 +127,11 @@ impl Uring {
             Kind::Recv if !was_cancelled => return self.arm_recv(slot),
             Kind::Accept if !was_cancelled => return self.arm_accept(slot),
             Kind::Poll if !was_cancelled => return self.arm_poll(slot),
-            Kind::RecvInto if !was_cancelled => return self.arm_recv_into(slot),
             Kind::Attempt if !was_cancelled && receives(&self.attempts.get(place).op) => {
                 return self.wait_for(slot, Ready::READ);
             }
             Kind::Attempt => self.end_attempt(slot, Err(error)),
             Kind::Send => self.end_send(slot, Err(error)),
-            Kind::RecvInto => {
-                drop(self.lent.remove(place).into_block());
-                self.end(slot, Err(error))
-            }
             Kind::Connect => {
                 self.names.remove(place);
                 self.end(slot, Err(error))
@@ -211,7 +205,6 @@ impl Drop for Uring {
         if self.ring.forked() {
             self.close_copies();
             self.blocks.reclaim_after_fork();
-            self.lent.drain().for_each(|lent| drop(lent.into_block()));
         } else if self.quiesce() {
             self.blocks.unregister(&self.ring);
         } else {
@@ -219,14 +212,13 @@ impl Drop for Uring {
             log::error!("io_uring did not let go of its operations; their memory is leaked");
             self.sends.drain().for_each(std::mem::forget);
             self.names.drain().for_each(std::mem::forget);
-            self.lent.drain().for_each(std::mem::forget);
         }
     }
 }
 
 /// Whether an op that is tried when ready waits for bytes.
 fn receives(op: &Op) -> bool {
-    matches!(op, Op::Recv { .. } | Op::RecvInto { .. } | Op::RecvMsg { .. })
+    matches!(op, Op::Recv { .. } | Op::RecvBulk { .. } | Op::RecvMsg { .. })
 }
 
 /// A ring with its blocks; smaller than asked for where memory is short.

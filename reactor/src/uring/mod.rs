@@ -50,7 +50,6 @@ use blocks::Blocks;
 use fault::Liar;
 use flight::{Flights, Store};
 use probe::Features;
-use recv::Lent;
 use ring::{Cqe, Ring};
 use send::{Gather, Sending, Unclaimed};
 
@@ -70,7 +69,6 @@ pub(crate) struct Uring {
     #[allow(clippy::vec_box, reason = "the kernel holds pointers into them while they are out")]
     gathers: Vec<Box<Gather>>,
     unclaimed: Unclaimed,
-    lent: Store<Lent>,
     names: Store<Box<SockAddr>>,
     attempts: Store<Pending>,
     /// Attempts for the next turn, by `user_data`.

@@ -43,11 +43,6 @@ impl Uring {
                 self.push_send(slot, parts);
                 return id;
             }
-            Op::RecvInto { fd, block, limit } if fd.kind() == FdKind::Socket => {
-                let slot = self.flights.insert(token, Kind::RecvInto, Some(fd), NONE);
-                self.push_recv_into(slot, block, limit.max(1));
-                slot
-            }
             Op::Accept { fd, limit } => {
                 let slot = self.flights.insert(token, Kind::Accept, Some(fd), limit.max(1));
                 self.push_accept(slot);
@@ -74,8 +69,10 @@ impl Uring {
             }
             Op::Close { fd } => return self.push_close(token, fd),
             op => {
-                let receives =
-                    matches!(op, Op::Recv { .. } | Op::RecvInto { .. } | Op::RecvMsg { .. });
+                let receives = matches!(
+                    op,
+                    Op::Recv { .. } | Op::RecvBulk { eager: false, .. } | Op::RecvMsg { .. }
+                );
                 let pending = Pending::new(op);
                 let fd = pending.fd().cloned();
                 let slot = self.flights.insert(token, Kind::Attempt, fd, NONE);
@@ -208,7 +205,6 @@ impl Uring {
             Kind::Accept => self.on_accept(slot, cqe, done),
             Kind::Poll => self.on_poll(slot, cqe, done),
             Kind::Attempt => self.on_attempt(slot, cqe, done),
-            Kind::RecvInto => self.on_recv_into(slot, cqe, done),
             Kind::Connect => self.on_connect(slot, cqe, done),
             Kind::Free | Kind::Resolve | Kind::Close => {
                 unreachable!("the ring knows nothing of a {:?}", self.flights.at(slot).kind)
@@ -257,7 +253,7 @@ fn fd_of(op: &Op) -> Option<&Fd> {
         | Op::Accept { fd, .. }
         | Op::Connect { fd, .. }
         | Op::Recv { fd, .. }
-        | Op::RecvInto { fd, .. }
+        | Op::RecvBulk { fd, .. }
         | Op::RecvMsg { fd, .. }
         | Op::Send { fd, .. }
         | Op::SendMsg { fd, .. }

@@ -6,13 +6,12 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::ptr::NonNull;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 use ringlane_api::fd::{Fd, FdKind};
 use ringlane_api::reactor::{Completion, Outcome};
-use ringlane_api::segment::{Block, Segment};
+use ringlane_api::segment::Segment;
 
 use super::blocks::GROUP;
 use super::fault::Arm;
@@ -28,29 +27,6 @@ const LIMIT_MAX: u32 = i32::MAX as u32;
 
 /// The largest limit of an accept that is kept exactly.
 const EXACT_ACCEPTS_MAX: u32 = 8;
-
-/// A block whose memory the kernel fills for a bulk receive.
-pub(super) struct Lent {
-    shell: Block,
-    memory: NonNull<[u8]>,
-    limit: u32,
-}
-
-impl Lent {
-    fn new(mut shell: Block, limit: u32) -> Lent {
-        let memory = NonNull::from(Box::leak(shell.lift()));
-        Lent { shell, memory, limit }
-    }
-
-    /// The block, after the last completion of its receive.
-    pub fn into_block(self) -> Block {
-        let Lent { mut shell, memory, .. } = self;
-        // SAFETY: the memory came from `Box::leak` in `new`; the receive that named it has had its
-        // last completion, so the kernel writes to it no more.
-        shell.lower(unsafe { Box::from_raw(memory.as_ptr()) });
-        shell
-    }
-}
 
 /// Sets the byte limit of a multishot receive, which the binding has no name for.
 pub(super) fn limit_bytes(entry: &mut Entry, limit: u32) {
@@ -167,47 +143,6 @@ impl Uring {
                 self.arm_recv(slot);
             }
         }
-    }
-
-    /// Starts a bulk receive.
-    pub(super) fn push_recv_into(&mut self, slot: u32, block: Block, limit: u32) {
-        let place = self.lent.insert(Lent::new(block, limit));
-        self.flights.at(slot).a = place;
-        self.arm_recv_into(slot);
-    }
-
-    pub(super) fn arm_recv_into(&mut self, slot: u32) {
-        let user_data = self.flights.user_data(slot);
-        let flight = self.flights.at(slot);
-        flight.set(ARMED);
-        let (fd, place) = (types::Fd(flight.number()), flight.a);
-        let lent = self.lent.get(place);
-        let most = lent.memory.len().min(lent.limit as usize) as u32;
-        let at = lent.memory.cast::<u8>().as_ptr();
-        let len = match self.fault.as_mut().map(|liar| liar.cut_bulk(most)) {
-            Some(Some(cut)) => cut,
-            _ => most,
-        };
-        self.ring.push(&opcode::Recv::new(fd, at, len).build().user_data(user_data));
-    }
-
-    /// A bulk receive reported.
-    pub(super) fn on_recv_into(&mut self, slot: u32, cqe: Cqe, done: &mut Vec<Completion>) {
-        let was_cancelled = self.ended(slot);
-        let again = matches!(-cqe.result, libc::EAGAIN | libc::EINTR);
-        if again && !was_cancelled {
-            self.arm_recv_into(slot);
-            return;
-        }
-        let place = self.flights.at(slot).a;
-        let block = self.lent.remove(place).into_block();
-        let result = match cqe.result {
-            0 => Ok(Outcome::Eof),
-            n if n > 0 => Ok(Outcome::Received(Segment::from_block(block, n as usize))),
-            _ if again => Err(cancelled()),
-            error => Err(io::Error::from_raw_os_error(-error)),
-        };
-        done.push(self.end(slot, result));
     }
 
     /// Starts an accept. Under a small limit connections are taken one by one, so that none is

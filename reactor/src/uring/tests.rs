@@ -288,8 +288,9 @@ fn the_end_lets_go_of_every_descriptor_and_every_block() {
                 let (ours, theirs) = UnixStream::pair().expect("a pair");
                 let fd = wrap(ours);
                 engine.push(token(0, at), Op::Recv { fd: fd.clone(), limit: 1 << 20 });
-                let block = Home::new(4096, 1).take();
-                engine.push(token(1, at), Op::RecvInto { fd: fd.clone(), block, limit: 9 });
+                let (home, fd2) = (Home::new(4096, 1), fd.clone());
+                let op = Op::RecvBulk { fd: fd2, home, limit: 9, eager: at % 2 == 0 };
+                engine.push(token(1, at), op);
                 let parts = one(&vec![7; 1 << 20]);
                 engine.push(token(2, at), Op::Send { fd: fd.clone(), parts });
                 let ready = Ready::READ;

@@ -158,14 +158,15 @@ pub fn a_send_to_a_peer_that_is_gone_fails_and_gives_the_memory_back(mut bench: 
     assert_eq!(completion.parts.expect("the memory").len(), 1000);
 }
 
-pub fn a_bulk_receive_fills_the_block_it_was_given(mut bench: Bench) {
+pub fn a_bulk_receive_takes_its_block_when_bytes_are_there(mut bench: Bench) {
     let (a, b) = bench.pair();
     let home = Home::new(128 * 1024, 4);
     let bytes = pattern(300_000);
     let (sending, _) = bench.push(Op::Send { fd: a.clone(), parts: parts(&bytes) });
     let mut got = Vec::new();
     while got.len() < bytes.len() {
-        let op = Op::RecvInto { fd: b.clone(), block: home.take(), limit: 100_000 };
+        let (fd, home) = (b.clone(), home.clone());
+        let op = Op::RecvBulk { fd, home, limit: 100_000, eager: got.len() > 50_000 };
         let Ok(Outcome::Received(segment)) = bench.run(op) else { panic!("no bytes") };
         assert!(segment.is_block() && segment.len() <= 100_000);
         got.extend_from_slice(segment.bytes());
@@ -174,7 +175,7 @@ pub fn a_bulk_receive_fills_the_block_it_was_given(mut bench: Bench) {
     assert!(matches!(bench.next(sending).result, Ok(Outcome::Sent(_))));
     assert_eq!(home.out(), 0);
     drop(a);
-    let op = Op::RecvInto { fd: b, block: home.take(), limit: 100_000 };
+    let op = Op::RecvBulk { fd: b, home: home.clone(), limit: 100_000, eager: false };
     assert!(matches!(bench.run(op), Ok(Outcome::Eof)));
     assert_eq!(home.out(), 0);
 }

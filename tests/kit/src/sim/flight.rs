@@ -54,7 +54,7 @@ impl Flight {
             | Op::Accept { fd, .. }
             | Op::Connect { fd, .. }
             | Op::Recv { fd, .. }
-            | Op::RecvInto { fd, .. }
+            | Op::RecvBulk { fd, .. }
             | Op::RecvMsg { fd, .. }
             | Op::Send { fd, .. }
             | Op::SendMsg { fd, .. }
@@ -70,7 +70,7 @@ impl Flight {
 
     /// Whether it moves bytes in; one such op per descriptor.
     pub fn receives(&self) -> bool {
-        matches!(self.op, Op::Recv { .. } | Op::RecvInto { .. } | Op::RecvMsg { .. })
+        matches!(self.op, Op::Recv { .. } | Op::RecvBulk { .. } | Op::RecvMsg { .. })
     }
 }
 

@@ -65,7 +65,7 @@ impl SimReactor {
             (Op::Poll { .. }, Some(desc)) => self.poll(id, desc),
             (Op::Accept { .. }, Some(desc)) => self.accept(id, desc),
             (Op::Connect { .. }, Some(desc)) => self.connect(id, desc),
-            (Op::Recv { .. } | Op::RecvInto { .. } | Op::RecvMsg { .. }, Some(desc)) => {
+            (Op::Recv { .. } | Op::RecvBulk { .. } | Op::RecvMsg { .. }, Some(desc)) => {
                 self.receive(id, desc)
             }
             (Op::Send { .. } | Op::SendMsg { .. } | Op::SendFile { .. }, Some(desc)) => {
@@ -163,7 +163,7 @@ impl SimReactor {
             return Step::Idle;
         }
         let arrived = end.rx_bytes;
-        let pooled = !matches!(flight.op, Op::RecvInto { .. });
+        let pooled = !matches!(flight.op, Op::RecvBulk { .. });
         if arrived > 0 && pooled {
             let none_left = self.home.out() >= state.setup.blocks_max;
             let fault = state.strikes(Fault::NoBlock);
@@ -175,13 +175,13 @@ impl SimReactor {
         }
         let left = match &flight.op {
             Op::Recv { limit, .. } => u64::from(*limit).saturating_sub(flight.progress),
-            Op::RecvInto { limit, .. } | Op::RecvMsg { limit, .. } => u64::from(*limit),
+            Op::RecvBulk { limit, .. } | Op::RecvMsg { limit, .. } => u64::from(*limit),
             _ => return Step::Idle,
         };
         let mut block = match std::mem::replace(&mut flight.op, Op::Nop) {
-            Op::RecvInto { fd, block, limit } => {
+            Op::RecvBulk { fd, home, limit, .. } => {
                 flight.op = Op::Recv { fd, limit };
-                block
+                if home.may_take() { home.take() } else { self.home.take() }
             }
             other => {
                 flight.op = other;
