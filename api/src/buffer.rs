@@ -50,7 +50,7 @@ impl Source for &Buffer {
             let mut moved = self.change(std::mem::take).unwrap_or_default();
             return (&mut moved).pour(to);
         }
-        let n = {
+        let (n, watched) = {
             let mut core = base.core.borrow_mut();
             let router = &mut core.router;
             if router.bevs.get(to.key).is_none_or(|bev| bev.has(flag::FREED)) {
@@ -68,12 +68,13 @@ impl Source for &Buffer {
             {
                 *self.end.of(from) = moved;
             }
-            after_change(router, to);
-            after_change(router, self);
-            n
+            let watched = after_change(router, to) | after_change(router, self);
+            (n, watched)
         };
-        base.changed(self);
-        base.changed(to);
+        if watched {
+            base.changed(self);
+            base.changed(to);
+        }
         n
     }
 }
@@ -95,10 +96,11 @@ impl End {
     }
 }
 
-/// Marks what has to look at the buffer again.
+/// Marks what has to look at the buffer again. Whether its change callbacks wait.
 #[inline]
-fn after_change(router: &mut crate::router::Router, buffer: &Buffer) {
-    let Some(bev) = router.bevs.get_mut(buffer.key) else { return };
+fn after_change(router: &mut crate::router::Router, buffer: &Buffer) -> bool {
+    let Some(bev) = router.bevs.get_mut(buffer.key) else { return false };
+    let watched = buffer.end.of(bev).is_watched();
     match buffer.end {
         End::Output => {
             if let crate::bev::Under::Filter { .. } = bev.under {
@@ -113,6 +115,7 @@ fn after_change(router: &mut crate::router::Router, buffer: &Buffer) {
         }
         End::Input => {}
     }
+    watched
 }
 
 impl Buffer {
@@ -128,10 +131,12 @@ impl Buffer {
             let router = &mut core.router;
             let bev = router.bevs.get_mut(self.key).filter(|bev| !bev.has(flag::FREED))?;
             let result = f(self.end.of(bev));
-            after_change(router, self);
-            result
+            (result, after_change(router, self))
         };
-        base.changed(self);
+        let (result, watched) = result;
+        if watched {
+            base.changed(self);
+        }
         Some(result)
     }
 
@@ -182,7 +187,9 @@ impl Buffer {
             let bev = router.bevs.get_mut(self.key).filter(|bev| !bev.has(flag::FREED));
             let Some(bev) = bev else { return };
             self.end.of(bev).add_in(&home, bytes);
-            after_change(router, self);
+            if !after_change(router, self) {
+                return;
+            }
         }
         base.changed(self);
     }
