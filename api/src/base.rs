@@ -187,6 +187,7 @@ impl EventBase {
         let link = core
             .with_transport(transport, |transport, cx| transport.connect(cx, &address, options))?;
         let key = core.router.add_bev(transport, link, false);
+        core.router.dials(transport, link, &address);
         Ok(handle(&self.0, key))
     }
 

@@ -334,7 +334,8 @@ impl Bufferevent {
     pub fn info(&self) -> LinkInfo {
         let Some(base) = self.base.upgrade() else { return LinkInfo::default() };
         let mut core = base.core.borrow_mut();
-        match core.router.bevs.get(self.key).map(|bev| bev.under) {
+        let bev = core.router.bevs.get(self.key).filter(|bev| !bev.has(flag::FREED));
+        match bev.map(|bev| bev.under) {
             Some(Under::Link { transport, link }) => {
                 core.with_transport(transport, |transport, cx| transport.info(cx, link))
             }

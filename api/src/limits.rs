@@ -27,7 +27,7 @@ pub const ARM_BYTES: u32 = 32 * 1024;
 pub const ARM_BYTES_MAX: u32 = 128 * 1024;
 
 /// Bytes in a block of bulk mode.
-pub const BULK_BLOCK_BYTES: usize = 128 * 1024;
+pub const BULK_BLOCK_BYTES: usize = 256 * 1024;
 
 /// Turns that a bulk receive waits for a bulk block before it takes a small one.
 pub const BULK_PATIENCE_TURNS: u64 = 16;
@@ -43,7 +43,7 @@ pub const BULK_BURST_BYTES: u32 = 64 * 1024;
 pub const SPARE_LISTS_MAX: usize = 256;
 
 /// Bulk blocks that may exist. Few, so that they stay in the cache; links take turns with them.
-pub const BULK_HOME_BLOCKS_MAX: usize = 8;
+pub const BULK_HOME_BLOCKS_MAX: usize = 2;
 
 /// Segments in one gathered send; the kernel's limit is 1,024 (UIO_MAXIOV).
 pub const SEND_PARTS_MAX: usize = 64;

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::address::Address;
 use crate::bev::{Bev, HeldEnd, Under, flag};
 use crate::bufferevent::BevEvent;
 use crate::error::Error;
@@ -66,6 +67,8 @@ pub struct Router {
     pub(crate) dirty: Vec<u32>,
     pub(crate) wheel: Wheel<TimerKey>,
     link_timers: HashMap<(u8, LinkId), TimerId>,
+    /// Where links that are not connected yet want to go, for their errors.
+    dials: HashMap<(u8, LinkId), String>,
     /// The user's memory and callbacks, to be dropped when nothing is borrowed.
     pub(crate) dead: Vec<Segment>,
     /// The reactor's pool, for receiving only: what users write must not eat what receives need.
@@ -91,6 +94,7 @@ impl Router {
             dirty: Vec::new(),
             wheel: Wheel::new(now),
             link_timers: HashMap::new(),
+            dials: HashMap::new(),
             dead: Vec::new(),
             home,
             writing: Home::new(limits::BLOCK_BYTES, limits::RING_BLOCKS),
@@ -227,6 +231,7 @@ impl Router {
                 self.mark_dirty(slot);
             }
             LinkEvent::Connected => {
+                self.dials.remove(&(transport, link));
                 if let Some(bev) = self.bevs.at_mut(slot) {
                     bev.set(flag::CONNECTED | flag::PENDING_CONNECTED);
                 }
@@ -238,7 +243,10 @@ impl Router {
                 }
             }
             LinkEvent::Eof => self.read_over(slot, HeldEnd::Eof),
-            LinkEvent::Failed(side, error) => self.failed(slot, side, error),
+            LinkEvent::Failed(side, error) => {
+                let at = self.dials.remove(&(transport, link));
+                self.failed(slot, side, error, at);
+            }
             LinkEvent::Closed => self.closed(slot, transport, link),
             LinkEvent::Accepted(_) => debug_assert!(false, "only listeners accept"),
         }
@@ -317,7 +325,7 @@ impl Router {
         self.touch(slot);
     }
 
-    fn failed(&mut self, slot: u32, side: Side, error: std::io::Error) {
+    fn failed(&mut self, slot: u32, side: Side, error: std::io::Error, at: Option<String>) {
         let Some(bev) = self.bevs.at_mut(slot) else { return };
         if bev.has(flag::FREED) {
             bev.set(flag::WRITE_OVER | flag::READ_OVER);
@@ -330,6 +338,10 @@ impl Router {
             Side::Both => "connect",
         };
         let error = Error::new(operation, error);
+        let error = match at {
+            Some(address) => error.at(address),
+            None => error,
+        };
         match side {
             Side::Read if !bev.has(flag::READ_ON) => {
                 return self.read_over(slot, HeldEnd::Failed(error));
@@ -345,6 +357,9 @@ impl Router {
     }
 
     fn closed(&mut self, slot: u32, transport: u8, link: LinkId) {
+        if !self.dials.is_empty() {
+            self.dials.remove(&(transport, link));
+        }
         self.no_link_timer(transport, link);
         self.routes[transport as usize][link.slot as usize].owner = Owner::Nobody;
         let Some(bev) = self.bevs.at_mut(slot) else { return };
@@ -416,6 +431,11 @@ impl Router {
             let priority = listener.priority;
             self.queue(priority, Job::Listener(key));
         }
+    }
+
+    /// Notes where a link that is being connected wants to go.
+    pub(crate) fn dials(&mut self, transport: u8, link: LinkId, to: &Address) {
+        self.dials.insert((transport, link), to.to_string());
     }
 
     pub(crate) fn link_timer(&mut self, transport: u8, link: LinkId, after: Duration) {

@@ -624,8 +624,15 @@ impl Inner {
             top.say(BevEvent::Error { side: Side::Write, error: Error::new("filter", error) });
         }
         let (freed, finish) = (top.has(flag::FREED), top.has(flag::FINISH));
-        if finish && let Some(under) = core.router.bevs.get_mut(below) {
-            under.set(flag::FINISH);
+        if let Some(under) = core.router.bevs.get_mut(below) {
+            if finish {
+                under.set(flag::FINISH);
+            }
+            // A filter on a filter: what went down goes on down.
+            if let Under::Filter { .. } = under.under {
+                under.set(flag::PENDING_FILTER);
+                core.router.queue_bev(below.slot);
+            }
         }
         core.router.mark_dirty(below.slot);
         let mut remains = crate::core::Remains::new();

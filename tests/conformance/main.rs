@@ -45,11 +45,25 @@ fn engines() -> Vec<(String, Config)> {
         ("epoll-tiny".into(), Config { engine: Engine::Epoll, ..tiny }),
     ];
     for (errno, name) in WAIT_ERRNOS {
-        let fault = Fault { wait_every: 10, wait_errno: errno, short_send_every: 3 };
+        let fault = Fault { wait_every: 10, wait_errno: errno, short_send_every: 3, ..Fault::NONE };
         for (engine, of) in [(Engine::Uring, "uring"), (Engine::Epoll, "epoll")] {
             let config = Config { fault: Some(fault), ..with(engine) };
             engines.push((format!("{of}-{name}"), config));
         }
+    }
+    // The fault layer between the ring and us: everything at once, at every tier that differs.
+    let moody = Fault {
+        seed: 7,
+        enter_per_mille: 50,
+        short_per_mille: 100,
+        no_blocks_per_mille: 50,
+        ended_per_mille: 100,
+        late_per_mille: 100,
+        ..Fault::NONE
+    };
+    for tier in [1, 5] {
+        let config = Config { fault: Some(moody), ..with(Engine::Tier(tier)) };
+        engines.push((format!("u{tier}-moody"), config));
     }
     engines
 }

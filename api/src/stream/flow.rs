@@ -110,9 +110,13 @@ impl<F: Family> Stream<F> {
     fn adapt(&mut self, id: LinkId) {
         let Some(link) = self.get(id) else { return };
         if link.bits & bit::BULK != 0 {
-            if link.bits & bit::PART_FILLED != 0 {
+            if link.bits & bit::PART_FILLED == 0 {
+                link.streak = limits::BULK_AFTER_ARMS;
+            } else if link.streak > 0 {
+                link.streak -= 1;
+            } else {
                 link.bits &= !bit::BULK;
-                (link.arm, link.streak) = (limits::ARM_BYTES, 0);
+                link.arm = limits::ARM_BYTES;
             }
             return;
         }

@@ -232,6 +232,15 @@ impl SimReactor {
         count
     }
 
+    /// What waits for ever, for the report of a stall.
+    fn stall(&self) -> String {
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        for flight in self.flights.iter() {
+            *kinds.entry(flight.op.name()).or_default() += 1;
+        }
+        format!("stalled: nothing can ever happen in this world; in flight: {kinds:?}")
+    }
+
     /// When something will happen next.
     fn next_event(&self) -> Option<u64> {
         let (wire, clock) = {
@@ -331,7 +340,7 @@ impl Reactor for SimReactor {
                 continue;
             }
             if self.world.state().setup.fail_when_stalled {
-                return Err(io::Error::other("stalled: nothing can ever happen in this world"));
+                return Err(io::Error::other(self.stall()));
             }
             self.waker.sleep();
         }

@@ -11,8 +11,14 @@ use std::time::Duration;
 use super::rig::{self, Rig};
 use super::{Case, Outcome, all};
 
-/// How long a case may take before it counts as hung. Far above what any needs.
+/// How long a case may take before it counts as hung. Far above what any needs;
+/// `RINGLANE_WATCHDOG` sets other seconds.
 const WATCHDOG: Duration = Duration::from_secs(120);
+
+fn watchdog() -> Duration {
+    let wish = std::env::var("RINGLANE_WATCHDOG").ok().and_then(|text| text.parse().ok());
+    wish.map_or(WATCHDOG, Duration::from_secs)
+}
 
 /// How long descriptors may take to go after a case: a ring is torn down after its close.
 const LEAK_PATIENCE_TRIES: usize = 100;
@@ -57,7 +63,7 @@ pub fn run(rows: Vec<Row>, must_run: &str) -> ExitCode {
         match row {
             Row::Absent { row, reason } if keeps_row(&row) => absent.push((row, reason)),
             Row::Ready(rig) if keeps_row(&rig.row) => {
-                let verdicts = cases.iter().map(|case| run_case(&rig, *case)).collect();
+                let verdicts = run_row(&rig, &cases);
                 columns.push((rig.row.clone(), verdicts));
             }
             _ => {}
@@ -68,6 +74,19 @@ pub fn run(rows: Vec<Row>, must_run: &str) -> ExitCode {
     let failures = print_details(&cases, &columns);
     let missing = print_absent(&absent, must_run);
     if failures + missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a row; failures are told at once, in case the table is never reached.
+fn run_row(rig: &Rig, cases: &[Case]) -> Vec<Verdict> {
+    let mut verdicts = Vec::with_capacity(cases.len());
+    for case in cases {
+        let verdict = run_case(rig, *case);
+        if let Verdict::Fail(why) = &verdict {
+            eprintln!("FAIL {}: {}: {why}", rig.row, case.name);
+        }
+        verdicts.push(verdict);
+    }
+    verdicts
 }
 
 /// Runs one case; what seems to leak descriptors is given a second chance, because the first use
@@ -98,7 +117,7 @@ fn run_watched(rig: &Rig, case: Case) -> Verdict {
         Ok(thread) => thread,
         Err(error) => return Verdict::Fail(format!("no thread: {error}")),
     };
-    let verdict = match told.recv_timeout(WATCHDOG) {
+    let verdict = match told.recv_timeout(watchdog()) {
         Ok(verdict) => verdict,
         Err(RecvTimeoutError::Timeout) => {
             return Verdict::Fail("hung: the watchdog gave up".into());

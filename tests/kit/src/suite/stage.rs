@@ -2,28 +2,36 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringlane_api::reactor::Side;
 use ringlane_api::{BevEvent, Bufferevent, EventBase, Listener, READ, Turn};
 
 use super::rig::Rig;
 
+/// How long nothing may change until it counts as settled.
+const SETTLE_MILLIS: u32 = 30;
+
+/// Turns without news after which a wait is due.
+const QUIET_TURNS: u32 = 2;
+
 /// One base and what a case needs to play on it.
 pub struct Stage {
     /// The base.
     pub base: EventBase,
-    rig: Rig,
+    address: Box<dyn Fn() -> String>,
 }
 
 impl Stage {
     /// A new base of this rig.
     pub fn new(rig: &Rig) -> Stage {
-        Stage { base: rig.base(), rig: rig.clone() }
+        let mine = rig.clone();
+        Stage { base: rig.base(), address: Box::new(move || mine.address()) }
     }
 
     /// A listener at an address of its own.
     pub fn listen(&self, on: impl FnMut(Bufferevent) + 'static) -> Listener {
-        self.base.listen(self.rig.address(), on).expect("this address is ours alone")
+        self.base.listen((self.address)(), on).expect("this address is ours alone")
     }
 
     /// A server that sends everything back, ends its direction when the client does, and counts.
@@ -68,11 +76,17 @@ impl Stage {
         (server, (client, tap))
     }
 
-    /// Turns until `holds`; nothing left to wait for before that is a failure.
+    /// Turns until `holds`; nothing left to wait for before that is a failure. It waits only after
+    /// turns that brought nothing: what a flush alone brings about wakes nobody.
     #[track_caller]
     pub fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let mut quiet = 0;
         while !holds() {
-            let live = self.base.turn(Turn::Wait).expect("a turn works");
+            let before = self.base.counters().cqes;
+            let turn = if quiet < QUIET_TURNS { Turn::NoWait } else { Turn::Wait };
+            let live = self.base.turn(turn).expect("a turn works");
+            let news = turn == Turn::Wait || self.base.counters().cqes != before;
+            quiet = if news { 0 } else { quiet + 1 };
             assert!(live || holds(), "nothing is left to wait for, and yet not: {what}");
         }
     }
@@ -84,15 +98,14 @@ impl Stage {
         }
     }
 
-    /// Turns until nothing has changed for a while.
+    /// Turns until nothing has changed for some milliseconds.
     pub fn settle(&self, mut state: impl FnMut() -> usize) {
-        let mut quiet = 0;
-        let mut before = state();
-        while quiet < 400 {
-            self.idle(1);
-            if self.rig.real && quiet % 50 == 49 {
-                std::thread::sleep(std::time::Duration::from_millis(2));
-            }
+        let (mut quiet, mut before) = (0, state());
+        while quiet < SETTLE_MILLIS {
+            let passed = cell(false);
+            let set = Rc::clone(&passed);
+            self.base.once(Duration::from_millis(1), move |_| set.set(true));
+            self.until("a millisecond has passed", || passed.get());
             let now = state();
             quiet = if now == before { quiet + 1 } else { 0 };
             before = now;
