@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::evbuffer::Evbuffer;
 use crate::fd::Fd;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::reactor::Side;
 use crate::slab::Key;
 use crate::transport::LinkId;
@@ -194,7 +195,8 @@ impl Bev {
             return 0;
         }
         if self.has(flag::OUT_PAUSED) {
-            if self.output_len() > self.write_high() / 2 {
+            let kept = mutant::on(Mutant::WatermarkPauseKept);
+            if self.output_len() > self.write_high() / 2 || kept {
                 return 0;
             }
             self.clear(flag::OUT_PAUSED);

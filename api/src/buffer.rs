@@ -8,6 +8,7 @@ use crate::base::Inner;
 use crate::bev::flag;
 use crate::evbuffer::{ChangeId, Eol, Evbuffer, EvbufferChange};
 use crate::fd::{Fd, FdKind};
+use crate::mutant::{self, Mutant};
 use crate::segment::Segment;
 use crate::slab::Key;
 
@@ -101,13 +102,16 @@ impl End {
 fn after_change(router: &mut crate::router::Router, buffer: &Buffer) -> bool {
     let Some(bev) = router.bevs.get_mut(buffer.key) else { return false };
     let watched = buffer.end.of(bev).is_watched();
+    let flying = bev.in_flight > 0;
     match buffer.end {
         End::Output => {
             if let crate::bev::Under::Filter { .. } = bev.under {
                 bev.set(flag::PENDING_FILTER);
                 router.queue_bev(buffer.key.slot);
             }
-            router.mark_dirty(buffer.key.slot);
+            if !flying || !mutant::on(Mutant::DirtyLost) {
+                router.mark_dirty(buffer.key.slot);
+            }
         }
         // A window may have opened.
         End::Input if bev.has(flag::GRANT_SOME) || bev.more.is_some() => {

@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::evbuffer::Evbuffer;
 use crate::fd::Fd;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::reactor::{Completion, Op, OpId, Outcome, SockName, Sys};
 use crate::segment::{Lease, Segment};
 use crate::transport::{
@@ -203,13 +204,15 @@ impl<F: Family> Stream<F> {
     #[inline]
     fn get(&mut self, id: LinkId) -> Option<&mut Link> {
         let link = self.links.get_mut(id.slot as usize)?;
-        (link.generation == id.generation && link.state != State::Free).then_some(link)
+        let same = link.generation == id.generation || mutant::on(Mutant::GenerationIgnored);
+        (same && link.state != State::Free).then_some(link)
     }
 
     /// Frees the slot of a closing link if no op names it any more.
     fn try_close(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let Some(link) = self.get(id) else { return };
-        if link.state != State::Closing || link.recv.is_some() || link.send.is_some() {
+        let sending = link.send.is_some() && !mutant::on(Mutant::ClosedBeforeSent);
+        if link.state != State::Closing || link.recv.is_some() || sending {
             return;
         }
         link.state = State::Free;
@@ -381,6 +384,10 @@ impl<F: Family> Transport for Stream<F> {
                 self.arm_accept(cx, id);
             }
             State::Dialing => self.dial_timer(cx, id),
+            State::Open if mutant::on(Mutant::ConnectDeadlineKept) => {
+                let late = io::Error::from(io::ErrorKind::TimedOut);
+                cx.emit(id, LinkEvent::Failed(crate::reactor::Side::Both, late));
+            }
             _ => {}
         }
     }
@@ -433,6 +440,10 @@ impl<F: Family> Stream<F> {
                 self.welcome(cx, id, fd, &options.unwrap_or_default());
                 None
             }
+            Ok(Outcome::Accepted(fd)) if mutant::on(Mutant::LateAcceptLeaked) => {
+                std::mem::forget(fd);
+                None
+            }
             Ok(_) => None,
             Err(error) if closing || error.raw_os_error() == Some(ECANCELED) => None,
             Err(error) => Some(error),
@@ -446,7 +457,7 @@ impl<F: Family> Stream<F> {
         }
         if closing {
             self.try_close(cx, id);
-        } else {
+        } else if completion.more || !mutant::on(Mutant::AcceptOnce) {
             self.arm_accept(cx, id);
         }
     }
