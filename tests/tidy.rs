@@ -118,7 +118,7 @@ fn the_library_without_the_program_is_under_20_crates() {
     let crates: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.split(" (").next())
-        .filter(|name| *name != "")
+        .filter(|name| !name.is_empty())
         .collect();
     assert!(crates.len() > 4, "Cargo.toml:1: cargo tree shows only {crates:?}");
     let instead = "hang what only the program needs on its feature";
