@@ -9,8 +9,9 @@
 //!
 //! Receiving: one multishot receive per link, with a byte limit, so that no link can take more
 //! than its share per arm; the limit doubles while the link uses it up and falls back at the first
-//! part-filled block. A link that keeps using the largest limit up within
-//! single turns goes over to bulk mode: one receive at a time into a big block, the one used last. Sending: one gathered send in flight.
+//! part-filled block. A link that keeps using the largest limit up within single turns goes over
+//! to bulk mode: one receive at a time into a big block, the one used last. Sending: one gathered
+//! send in flight.
 
 mod dial;
 mod flow;
