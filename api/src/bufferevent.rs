@@ -16,8 +16,9 @@ use crate::buffer::{Buffer, End};
 use crate::error::{Error, Result};
 use crate::evbuffer::Evbuffer;
 use crate::reactor::{Credentials, Side};
-use crate::router::{Router, TimerKey};
+use crate::router::Router;
 use crate::slab::Key;
+use crate::timeout::restart_timeouts;
 use crate::transport::LinkInfo;
 
 /// Which directions [`Bufferevent::enable`] and [`Bufferevent::disable`] mean.
@@ -434,25 +435,6 @@ fn tell_held(bev: &mut Bev) {
         Some(HeldEnd::Eof) => bev.say(BevEvent::Eof),
         Some(HeldEnd::Failed(error)) => bev.say(BevEvent::Error { side: Side::Read, error }),
         None => {}
-    }
-}
-
-/// Starts the timers of limits that have none.
-pub(crate) fn restart_timeouts(router: &mut Router, key: Key) {
-    let now = router.now();
-    let Router { bevs, wheel, .. } = router;
-    let Some(more) = bevs.get_mut(key).and_then(|bev| bev.more.as_mut()) else { return };
-    let limits = [
-        (&mut more.read_timeout, TimerKey::ReadTimeout(key)),
-        (&mut more.write_timeout, TimerKey::WriteTimeout(key)),
-        (&mut more.linger, TimerKey::Linger(key)),
-    ];
-    for (limit, name) in limits {
-        if let Some(limit) = limit
-            && limit.timer.is_none()
-        {
-            limit.timer = Some(wheel.add(now + limit.after, name));
-        }
     }
 }
 

@@ -5,12 +5,12 @@ use std::any::Any;
 use std::time::Duration;
 
 use crate::bev::{Timeout, Under, flag};
-use crate::bufferevent::restart_timeouts;
 use crate::event::What;
 use crate::limits;
 use crate::reactor::{Completion, Op, Outcome, Reactor, Side, Token};
 use crate::router::{Job, Router, TimerKey};
 use crate::slab::Key;
+use crate::timeout::restart_timeouts;
 use crate::transport::{Cx, Transport};
 
 /// The transport number of the base's own polls.
