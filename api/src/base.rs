@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::bev::{Bev, Under, flag};
-use crate::buffer::Buffer;
 use crate::bufferevent::{Bufferevent, Filter, handle};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -480,22 +479,6 @@ impl Inner {
             std::mem::take(&mut core.router.dead)
         };
         drop(dead);
-    }
-
-    /// Runs the change callbacks of a buffer that was just changed, with nothing borrowed.
-    #[inline]
-    pub(crate) fn changed(&self, buffer: &Buffer) {
-        let pending = {
-            let mut core = self.core.borrow_mut();
-            let bev = core.router.bevs.get_mut(buffer.key);
-            bev.and_then(|bev| buffer.end.of(bev).take_pending())
-        };
-        let Some(mut pending) = pending else { return };
-        pending.run();
-        let mut core = self.core.borrow_mut();
-        if let Some(bev) = core.router.bevs.get_mut(buffer.key) {
-            buffer.end.of(bev).put_back(pending);
-        }
     }
 }
 

@@ -118,8 +118,12 @@ impl Bufferevent {
     fn with<R>(&self, f: impl FnOnce(&mut Router, Key) -> R) -> Option<R> {
         let base = self.base.upgrade()?;
         let mut core = base.core.borrow_mut();
-        let live = core.router.bevs.get(self.key).is_some_and(|bev| !bev.has(flag::FREED));
-        live.then(|| f(&mut core.router, self.key))
+        if core.router.bevs.get(self.key).is_none_or(|bev| bev.has(flag::FREED)) {
+            // `f` may hold a callback of the user's: it is dropped when nothing is borrowed.
+            drop(core);
+            return None;
+        }
+        Some(f(&mut core.router, self.key))
     }
 
     fn with_bev<R>(&self, f: impl FnOnce(&mut Bev) -> R) -> Option<R> {

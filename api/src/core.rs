@@ -183,6 +183,8 @@ impl Core {
         remains.extend(bev.on_read.take().map(|old| Box::new(old) as Box<dyn Any>));
         remains.extend(bev.on_write.take().map(|old| Box::new(old) as Box<dyn Any>));
         remains.extend(bev.on_event.take().map(|old| Box::new(old) as Box<dyn Any>));
+        remains.extend(bev.input.strip());
+        remains.extend(bev.output.strip());
         let input = bev.input.len();
         bev.input.drain_into(input, &mut self.router.dead);
         if now {
