@@ -164,3 +164,109 @@ fn what_a_freed_connection_still_sends_cannot_be_taken_from_it() {
     assert_eq!(c.output().len(), 0);
     until(&base, "the last words", || got.get() == 10);
 }
+
+#[test]
+fn connections_accepted_together_are_all_told_although_one_callback_breaks_the_loop() {
+    for panics in [false, true] {
+        let world = world();
+        let base = simulated(&world);
+        let told = Rc::new(Cell::new(0));
+        let count = Rc::clone(&told);
+        let own = base.clone();
+        let listener = base.listen("tcp://127.0.0.1:0", move |_| {
+            count.set(count.get() + 1);
+            if count.get() == 1 {
+                own.break_now();
+                assert!(!panics, "on purpose");
+            }
+        });
+        let listener = listener.expect("it listens");
+        listener.disable();
+        let at = listener.address().to_string();
+        for _ in 0..3 {
+            base.connect(&at).expect("it dials");
+        }
+        base.once(Duration::from_millis(10), move |_| listener.enable());
+        let first = catch_unwind(AssertUnwindSafe(|| base.dispatch()));
+        assert_eq!((first.is_err(), told.get()), (panics, 1));
+        base.stop_after(Duration::from_millis(10));
+        base.dispatch().expect("it goes on");
+        assert_eq!(told.get(), 3);
+    }
+}
+
+#[test]
+fn the_end_is_told_although_the_read_callback_before_it_panicked() {
+    let base = epoll();
+    let (a, b) = base.pair().expect("a pair");
+    let ended = Rc::new(Cell::new(false));
+    let set = Rc::clone(&ended);
+    b.on_read(|_| panic!("on purpose"));
+    b.on_event(move |_, event| set.set(set.get() || event.is_end()));
+    b.enable(READ);
+    a.output().add(b"x");
+    a.finish();
+    let mut caught = 0;
+    for _ in 0..50 {
+        let turn = AssertUnwindSafe(|| base.turn(Turn::NoWait));
+        caught += u32::from(catch_unwind(turn).is_err());
+    }
+    assert_eq!((caught, ended.get()), (1, true));
+}
+
+#[test]
+fn breaking_in_a_deferred_callback_lets_no_other_callback_run() {
+    let base = epoll();
+    let called = Rc::new(Cell::new(false));
+    let set = Rc::clone(&called);
+    let event = base.user_event(move |_, _| set.set(true));
+    event.activate(What::READ);
+    base.defer(EventBase::break_now);
+    base.dispatch().expect("it breaks");
+    assert!(!called.get());
+    base.turn(Turn::NoWait).expect("a turn works");
+    assert!(called.get(), "breaking is over with the dispatch that was broken");
+}
+
+#[test]
+fn an_event_that_was_activated_and_deleted_is_not_pending() {
+    let base = epoll();
+    let event = base.user_event(|_, _| unreachable!("it was deleted"));
+    event.activate(What::READ);
+    assert!(event.is_pending());
+    event.del();
+    assert!(!event.is_pending());
+    idle(&base, 2);
+}
+
+#[test]
+fn dispatch_ends_although_the_last_callback_waited_for_more_urgent_ones() {
+    let base = epoll();
+    base.set_priorities(2).expect("two queues");
+    let (a, b) = base.pair().expect("a pair");
+    a.set_priority(1);
+    let busy = Rc::new(Cell::new(0));
+    let count = Rc::clone(&busy);
+    let urgent = base.user_event(move |event, _| {
+        count.set(count.get() + 1);
+        if count.get() < 20 {
+            event.activate(What::READ);
+        }
+    });
+    let written = Rc::new(Cell::new(false));
+    let set = Rc::clone(&written);
+    a.on_write(move |_| set.set(true));
+    a.output().add(b"x");
+    urgent.activate(What::READ);
+    let late = Rc::new(Cell::new(false));
+    let remote = base.remote();
+    let watchdog = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(5));
+        let _ = remote.stop();
+    });
+    let start = std::time::Instant::now();
+    base.dispatch().expect("nothing is left to wait for");
+    late.set(start.elapsed() >= Duration::from_secs(5));
+    assert!(written.get() && !late.get(), "it waited for nothing");
+    drop((b, watchdog));
+}

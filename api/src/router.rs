@@ -433,6 +433,16 @@ impl Router {
         }
     }
 
+    /// Queues a listener that has more to tell.
+    pub(crate) fn queue_rest(&mut self, key: Key) {
+        let listener = self.listeners.get(key);
+        if listener.is_some_and(|listener| {
+            !listener.freed && !(listener.accepted.is_empty() && listener.errors.is_empty())
+        }) {
+            self.queue_listener(key.slot);
+        }
+    }
+
     /// Notes where a link that is being connected wants to go.
     pub(crate) fn dials(&mut self, transport: u8, link: LinkId, to: &Address) {
         self.dials.insert((transport, link), to.to_string());

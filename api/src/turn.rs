@@ -26,8 +26,6 @@ impl EventBase {
     /// Runs until [`EventBase::stop`], or until nothing is left to wait for: no connection that
     /// reads or sends, no listener, no added event.
     pub fn dispatch(&self) -> Result<()> {
-        self.0.stopping.set(false);
-        self.0.breaking.set(false);
         loop {
             let left = self.turn(Turn::Wait)?;
             if !left || self.0.stopping.get() || self.0.breaking.get() {
@@ -37,12 +35,16 @@ impl EventBase {
         // What the last callbacks wrote leaves before the caller goes on.
         let _turning = Turning::start(&self.0)?;
         self.0.core.borrow_mut().flush_dirty();
-        self.0.take_completions(Some(Duration::ZERO))
+        let taken = self.0.take_completions(Some(Duration::ZERO));
+        self.0.bury();
+        taken
     }
 
     /// One turn. Returns whether anything is left to wait for.
     pub fn turn(&self, turn: Turn) -> Result<bool> {
         let _turning = Turning::start(&self.0)?;
+        self.0.stopping.set(false);
+        self.0.breaking.set(false);
         self.0.timers();
         self.0.run_deferred(self);
         self.0.core.borrow_mut().flush_dirty();
@@ -169,6 +171,9 @@ impl Inner {
             (urgent, queues[urgent].len())
         };
         for _ in 0..n {
+            if self.breaking.get() {
+                return;
+            }
             let job = {
                 let mut core = self.core.borrow_mut();
                 let Some(job) = core.router.ready[urgent].pop_front() else { return };
@@ -179,9 +184,6 @@ impl Inner {
                 Job::Bev(key) => self.run_bev(key),
                 Job::Event(key) => self.run_event(key),
                 Job::Listener(key) => self.run_listener(key),
-            }
-            if self.breaking.get() {
-                return;
             }
         }
     }
@@ -194,7 +196,10 @@ impl Inner {
             bev.clear(flag::QUEUED);
             written = bev.output_len();
         }
-        while let Some(call) = self.next_call(key) {
+        let _rest = Rest { inner: self, job: Job::Bev(key) };
+        while !self.breaking.get()
+            && let Some(call) = self.next_call(key)
+        {
             call.run(self, &conn);
         }
         let mut core = self.core.borrow_mut();
@@ -208,7 +213,7 @@ impl Inner {
         if answered > written && answered > bev.write_high() {
             bev.set(flag::OUT_PAUSED);
             core.router.mark_dirty(key.slot);
-        } else if bev.more.is_some() || bev.has(flag::READ_OVER | flag::WRITE_OVER) {
+        } else if bev.more.is_some() || !bev.alive() {
             core.router.mark_dirty(key.slot);
         }
     }
@@ -262,6 +267,7 @@ impl Inner {
         if let Some(slot) = self.core.borrow_mut().router.listeners.get_mut(key) {
             slot.queued = false;
         }
+        let _rest = Rest { inner: self, job: Job::Listener(key) };
         while let Some(conn) = self.next_accepted(key) {
             let callback = {
                 let mut core = self.core.borrow_mut();
@@ -303,6 +309,23 @@ impl Inner {
             if let Some(Taken::AcceptError(callback)) = &mut back.call {
                 callback(&listener, &error);
             }
+        }
+    }
+}
+
+/// Queues what a job has not come to, because a callback panicked or broke the loop.
+struct Rest<'a> {
+    inner: &'a Inner,
+    job: Job,
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        let mut core = self.inner.core.borrow_mut();
+        match self.job {
+            Job::Bev(key) if core.router.bevs.contains(key) => core.router.queue_bev(key.slot),
+            Job::Listener(key) => core.router.queue_rest(key),
+            _ => {}
         }
     }
 }
