@@ -240,6 +240,59 @@ fn an_event_that_was_activated_and_deleted_is_not_pending() {
 }
 
 #[test]
+fn no_duration_is_too_long() {
+    let base = epoll();
+    let (a, b) = base.pair().expect("a pair");
+    base.stop_after(Duration::MAX);
+    let timer = base.timer(Duration::MAX, |_| unreachable!("not in our time"));
+    a.set_timeouts(Some(Duration::MAX), Some(Duration::MAX));
+    a.enable(READ);
+    a.output().add(b"x");
+    idle(&base, 10);
+    timer.free();
+    b.free();
+}
+
+#[test]
+fn a_read_limit_that_passed_while_dialing_holds_once_connected() {
+    let slow = Duration::from_millis(100);
+    let world =
+        World::new(Setup { fail_when_stalled: true, latency: (slow, slow), ..Setup::default() });
+    let base = simulated(&world);
+    let listener = base.listen("tcp://127.0.0.1:0", |_| {}).expect("it listens");
+    let client = base.connect(listener.address().to_string()).expect("it dials");
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let note = Rc::clone(&seen);
+    client.on_event(move |_, event| note.borrow_mut().push(event.to_string()));
+    client.set_timeouts(Some(Duration::from_millis(50)), None);
+    client.enable(READ);
+    base.stop_after(Duration::from_secs(5));
+    base.dispatch().expect("it runs");
+    assert_eq!(*seen.borrow(), ["connected", "nothing received in time"]);
+}
+
+#[test]
+fn a_write_limit_does_not_count_while_writing_is_off() {
+    let world = world();
+    let base = simulated(&world);
+    let (a, _b) = base.pair().expect("a pair");
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let note = Rc::clone(&seen);
+    a.on_event(move |_, event| note.borrow_mut().push(event.to_string()));
+    a.disable(WRITE);
+    a.output().add(b"later");
+    a.set_timeouts(None, Some(Duration::from_millis(50)));
+    base.stop_after(Duration::from_secs(1));
+    base.dispatch().expect("it runs");
+    assert!(seen.borrow().is_empty(), "{:?}", seen.borrow());
+    a.enable(WRITE);
+    base.stop_after(Duration::from_secs(1));
+    base.dispatch().expect("it runs");
+    assert!(seen.borrow().is_empty(), "{:?}", seen.borrow());
+    assert!(a.output().is_empty());
+}
+
+#[test]
 fn dispatch_ends_although_the_last_callback_waited_for_more_urgent_ones() {
     let base = epoll();
     base.set_priorities(2).expect("two queues");

@@ -354,7 +354,7 @@ impl EventBase {
     /// [`EventBase::stop`] after a while.
     pub fn stop_after(&self, after: Duration) {
         let mut core = self.0.core.borrow_mut();
-        let deadline = core.router.now() + after;
+        let deadline = crate::timeout::at(core.router.now(), after);
         let timer = core.router.wheel.add(deadline, TimerKey::Stop);
         if let Some(old) = core.stop_timer.replace(timer) {
             core.router.wheel.cancel(old);

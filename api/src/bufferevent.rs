@@ -165,8 +165,9 @@ impl Bufferevent {
         self.with(|router, key| {
             let now = router.now();
             let Some(bev) = router.bevs.get_mut(key) else { return };
-            if direction.has(WRITE) {
+            if direction.has(WRITE) && !bev.has(flag::WRITE_ON) {
                 bev.set(flag::WRITE_ON);
+                bev.progress(Side::Write, now);
             }
             if direction.has(READ) && !bev.has(flag::READ_ON) {
                 bev.set(flag::READ_ON);

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::reactor::{Completion, Op, Outcome, Reactor, Side, Token};
 use crate::router::{Job, Router, TimerKey};
 use crate::slab::Key;
-use crate::timeout::restart_timeouts;
+use crate::timeout::{at, restart_timeouts};
 use crate::transport::{Cx, Transport};
 
 /// The transport number of the base's own polls.
@@ -292,7 +292,8 @@ impl Core {
             self.router.wheel.cancel(old);
         }
         slot.timeout = timeout;
-        slot.timer = timeout.map(|after| self.router.wheel.add(now + after, TimerKey::Event(key)));
+        slot.timer =
+            timeout.map(|after| self.router.wheel.add(at(now, after), TimerKey::Event(key)));
         if let Some(fd) = &slot.fd
             && slot.op.is_none()
         {
@@ -414,7 +415,7 @@ impl Core {
             if let Some(old) = slot.timer.take() {
                 self.router.wheel.cancel(old);
             }
-            slot.timer = Some(self.router.wheel.add(now + after, TimerKey::Event(key)));
+            slot.timer = Some(self.router.wheel.add(at(now, after), TimerKey::Event(key)));
         }
         self.activate_event(key, what);
     }

@@ -16,6 +16,7 @@ use crate::listener::ListenerSlot;
 use crate::reactor::Side;
 use crate::segment::{Home, Segment};
 use crate::slab::{Key, Slab};
+use crate::timeout::{at, restart_timeouts};
 use crate::transport::{LinkEvent, LinkId};
 use crate::wheel::{TimerId, Wheel};
 
@@ -232,9 +233,7 @@ impl Router {
             }
             LinkEvent::Connected => {
                 self.dials.remove(&(transport, link));
-                if let Some(bev) = self.bevs.at_mut(slot) {
-                    bev.set(flag::CONNECTED | flag::PENDING_CONNECTED);
-                }
+                self.connected(slot);
                 self.touch(slot);
             }
             LinkEvent::Descriptors(fds) => {
@@ -249,6 +248,20 @@ impl Router {
             }
             LinkEvent::Closed => self.closed(slot, transport, link),
             LinkEvent::Accepted(_) => debug_assert!(false, "only listeners accept"),
+        }
+    }
+
+    /// From now on both directions can make progress, and their limits count.
+    fn connected(&mut self, slot: u32) {
+        let now = self.now;
+        let Some(bev) = self.bevs.at_mut(slot) else { return };
+        bev.set(flag::CONNECTED | flag::PENDING_CONNECTED);
+        if bev.more.is_some() {
+            bev.progress(Side::Read, now);
+            bev.progress(Side::Write, now);
+            if let Some(key) = self.bevs.key_at(slot) {
+                restart_timeouts(self, key);
+            }
         }
     }
 
@@ -449,7 +462,7 @@ impl Router {
     }
 
     pub(crate) fn link_timer(&mut self, transport: u8, link: LinkId, after: Duration) {
-        let timer = self.wheel.add(self.now + after, TimerKey::Link(transport, link));
+        let timer = self.wheel.add(at(self.now, after), TimerKey::Link(transport, link));
         if let Some(old) = self.link_timers.insert((transport, link), timer) {
             self.wheel.cancel(old);
         }

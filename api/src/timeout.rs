@@ -1,12 +1,22 @@
 //! Time limits on progress: one timer per limit, which looks at when progress was last made instead
 //! of being moved with each byte.
 
+use std::time::{Duration, Instant};
+
 use crate::bev::flag;
 use crate::bufferevent::BevEvent;
 use crate::core::Core;
 use crate::reactor::Side;
 use crate::router::{Router, TimerKey};
 use crate::slab::Key;
+
+/// A time so far away that a process never sees it.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// `after` from `now`; far away where that is past the end of the clock.
+pub(crate) fn at(now: Instant, after: Duration) -> Instant {
+    now.checked_add(after).unwrap_or_else(|| now + FAR)
+}
 
 /// Starts the timers of limits that have none.
 pub(crate) fn restart_timeouts(router: &mut Router, key: Key) {
@@ -22,7 +32,7 @@ pub(crate) fn restart_timeouts(router: &mut Router, key: Key) {
         if let Some(limit) = limit
             && limit.timer.is_none()
         {
-            limit.timer = Some(wheel.add(now + limit.after, name));
+            limit.timer = Some(wheel.add(at(now, limit.after), name));
         }
     }
 }
@@ -34,7 +44,7 @@ impl Core {
         let Some(bev) = self.router.bevs.get_mut(key) else { return };
         let waits = match side {
             Side::Read => bev.has(flag::READ_ON) && !bev.has(flag::READ_OVER),
-            _ => bev.output_len() > 0 && !bev.has(flag::WRITE_OVER),
+            _ => bev.has(flag::WRITE_ON) && bev.output_len() > 0 && !bev.has(flag::WRITE_OVER),
         } && bev.has(flag::CONNECTED)
             && !bev.has(flag::FREED);
         let Some(more) = &mut bev.more else { return };
@@ -48,7 +58,7 @@ impl Core {
             // It starts anew when the direction wants something again.
             return;
         }
-        let due = limit.progress + limit.after;
+        let due = at(limit.progress, limit.after);
         if due > now {
             limit.timer = Some(self.router.wheel.add(due, name));
             return;
@@ -65,7 +75,7 @@ impl Core {
         let Some(bev) = self.router.bevs.get_mut(key) else { return };
         let Some(linger) = bev.more.as_mut().and_then(|more| more.linger.as_mut()) else { return };
         linger.timer = None;
-        let due = linger.progress + linger.after;
+        let due = at(linger.progress, linger.after);
         if due > now {
             linger.timer = Some(self.router.wheel.add(due, TimerKey::Linger(key)));
             return;

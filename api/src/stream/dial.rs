@@ -55,7 +55,7 @@ impl<F: Family> Stream<F> {
             match made {
                 Ok(fd) => {
                     link.fd = Some(fd);
-                    cold.deadline = Some(cx.now() + options.connect_timeout);
+                    cold.deadline = Some(crate::timeout::at(cx.now(), options.connect_timeout));
                     cold.name = Some(name);
                     return self.dial(cx, id);
                 }
