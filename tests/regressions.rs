@@ -293,6 +293,32 @@ fn a_write_limit_does_not_count_while_writing_is_off() {
 }
 
 #[test]
+fn a_dial_whose_second_address_does_not_answer_fails_once_and_names_both() {
+    let world = world();
+    let base = simulated(&world);
+    let options = ListenOptions { backlog: 1, ..ListenOptions::default() };
+    let listener = base.listen_with("tcp://127.0.0.1:0", &options, |_| {}).expect("it listens");
+    listener.disable();
+    let at = listener.address().to_string();
+    let fillers: Vec<_> = (0..4).map(|_| base.connect(&at).expect("it dials")).collect();
+    base.stop_after(Duration::from_millis(20));
+    base.dispatch().expect("it runs");
+    let ip = |text: &str| text.parse().expect("an address");
+    world.add_host("two.test", &[ip("127.0.0.2"), ip("127.0.0.1")]);
+    let port = at.rsplit(':').next().expect("a port");
+    let link = LinkOptions { connect_timeout: Duration::from_millis(50), ..LinkOptions::default() };
+    let client = base.connect_with(format!("tcp://two.test:{port}"), &link).expect("it dials");
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let note = Rc::clone(&seen);
+    client.on_event(move |_, event| note.borrow_mut().push(event.to_string()));
+    base.stop_after(Duration::from_secs(1));
+    base.dispatch().expect("it runs");
+    assert_eq!(seen.borrow().len(), 1, "{:?}", seen.borrow());
+    assert!(seen.borrow()[0].contains("no answer within 50ms"), "{:?}", seen.borrow());
+    drop(fillers);
+}
+
+#[test]
 fn dispatch_ends_although_the_last_callback_waited_for_more_urgent_ones() {
     let base = epoll();
     base.set_priorities(2).expect("two queues");
