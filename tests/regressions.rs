@@ -319,6 +319,25 @@ fn a_dial_whose_second_address_does_not_answer_fails_once_and_names_both() {
 }
 
 #[test]
+fn bytes_written_after_a_half_close_do_not_keep_a_freed_connection() {
+    let world = world();
+    let base = simulated(&world);
+    let (a, b) = base.pair().expect("a pair");
+    a.output().add(b"before");
+    a.finish();
+    idle(&base, 20);
+    a.output().add(b"after");
+    idle(&base, 2);
+    let before = world.elapsed();
+    base.dispatch().expect("nothing is left to wait for");
+    a.free();
+    b.free();
+    base.dispatch().expect("both are closed");
+    assert_eq!(base.stats().links, 0);
+    assert!(world.elapsed() - before < Duration::from_secs(10), "it lingered for nothing");
+}
+
+#[test]
 fn dispatch_ends_although_the_last_callback_waited_for_more_urgent_ones() {
     let base = epoll();
     base.set_priorities(2).expect("two queues");

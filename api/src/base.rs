@@ -204,8 +204,14 @@ impl EventBase {
         let mut core = self.0.core.borrow_mut();
         let pair = core.reactor.sys().pair().map_err(|error| Error::new("pair", error))?;
         let a = self.adopt(&mut core, pair.0, &LinkOptions::default())?;
-        let b = self.adopt(&mut core, pair.1, &LinkOptions::default())?;
-        Ok((a, b))
+        match self.adopt(&mut core, pair.1, &LinkOptions::default()) {
+            Ok(b) => Ok((a, b)),
+            Err(error) => {
+                drop(core);
+                a.abort();
+                Err(error)
+            }
+        }
     }
 
     /// Makes a descriptor a bufferevent: a connected socket, a pipe, a FIFO, a tty.

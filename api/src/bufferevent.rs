@@ -422,7 +422,7 @@ pub(crate) fn gone(operation: &'static str) -> Error {
 }
 
 /// Hands over what came while reading was off.
-fn tell_held(bev: &mut Bev) {
+pub(crate) fn tell_held(bev: &mut Bev) {
     if !bev.has(flag::HELD) && !bev.has(flag::READ_OVER) {
         return;
     }

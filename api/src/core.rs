@@ -5,6 +5,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use crate::bev::{Timeout, Under, flag};
+use crate::bufferevent::tell_held;
 use crate::event::What;
 use crate::limits;
 use crate::reactor::{Completion, Op, Outcome, Reactor, Side, Token};
@@ -79,7 +80,11 @@ impl Core {
             && under.has(flag::READ_ON) != open
         {
             under.flags ^= flag::READ_ON;
+            if open {
+                tell_held(under);
+            }
             self.router.mark_dirty(below.slot);
+            self.router.queue_bev(below.slot);
         }
     }
 
@@ -152,7 +157,8 @@ impl Core {
         if !bev.has(flag::FINISH | flag::FREED) || bev.has(flag::ABORTED) {
             return;
         }
-        let all_taken = bev.output.is_empty() || bev.has(flag::WRITE_OVER);
+        // Behind a half close nothing is sent, so what was written there is not waited for.
+        let all_taken = bev.output.is_empty() || bev.has(flag::WRITE_OVER | flag::FINISHED);
         if bev.has(flag::FREED) && (!bev.has(flag::CONNECTED) || all_taken && bev.in_flight == 0)
             || bev.has(flag::FREED) && bev.has(flag::WRITE_OVER)
         {
