@@ -14,7 +14,7 @@ use crate::slab::Key;
 
 impl Inner {
     /// What came to the bufferevent under a filter goes through the filter to the one above.
-    pub(crate) fn feed_filter(self: &Rc<Self>, below: Key) {
+    pub(crate) fn feed_filter(self: &Rc<Self>, below: Key, written: bool) {
         let above = {
             let mut core = self.core.borrow_mut();
             let bev = core.router.bevs.get_mut(below);
@@ -44,11 +44,14 @@ impl Inner {
         }
         self.run_filter_input(below, above);
         let mut core = self.core.borrow_mut();
-        if let Some(top) = core.router.bevs.get_mut(above)
-            && top.wants_written()
-            && top.output.is_empty()
-        {
-            top.set(flag::PENDING_WRITE);
+        if let Some(top) = core.router.bevs.get_mut(above) {
+            if written && top.wants_written() && top.output.is_empty() {
+                top.set(flag::PENDING_WRITE);
+            }
+            // What came may be what the filter has waited for to let these through.
+            if !top.output.is_empty() {
+                top.set(flag::PENDING_FILTER);
+            }
         }
         core.router.queue_bev(above.slot);
         core.router.mark_dirty(above.slot);
@@ -64,6 +67,8 @@ impl Inner {
         let (mut filter, mut from, mut to, end) = {
             let mut core = self.core.borrow_mut();
             let router = &mut core.router;
+            // Nothing is taken out before it is sure that it can be put back.
+            router.bevs.get(below)?;
             let top = router.bevs.get_mut(above)?;
             let end = if inward {
                 top.has(flag::READ_OVER)
@@ -72,10 +77,7 @@ impl Inner {
             };
             let filter = top.more().filter.take()?;
             let top_buffer = std::mem::take(if inward { &mut top.input } else { &mut top.output });
-            let Some(under) = router.bevs.get_mut(below) else {
-                router.bevs.get_mut(above)?.more().filter = Some(filter);
-                return None;
-            };
+            let under = router.bevs.get_mut(below).expect("it was just here");
             let low = std::mem::take(if inward { &mut under.input } else { &mut under.output });
             let (from, to) = if inward { (low, top_buffer) } else { (top_buffer, low) };
             (filter, from, to, end)
@@ -102,9 +104,13 @@ impl Inner {
         let before = self.core.borrow().router.bevs.get(above).map_or(0, |bev| bev.input.len());
         let Some(result) = self.with_filter(above, below, true) else { return };
         let mut core = self.core.borrow_mut();
+        let now = core.router.now();
         let Some(top) = core.router.bevs.get_mut(above) else { return };
-        if top.input.len() > before && top.input.len() >= top.read_low() {
-            top.set(flag::PENDING_READ);
+        if top.input.len() > before {
+            top.progress(Side::Read, now);
+            if top.input.len() >= top.read_low() {
+                top.set(flag::PENDING_READ);
+            }
         }
         if let Err(error) = result {
             top.set(flag::READ_OVER);

@@ -446,6 +446,32 @@ impl Router {
         }
     }
 
+    /// Bytes written and not yet sent, with those that have gone down through filters.
+    #[inline]
+    pub(crate) fn unsent(&self, key: Key) -> usize {
+        let (mut sum, mut at) = (0, Some(key));
+        while let Some(bev) = at.and_then(|key| self.bevs.get(key)) {
+            sum += bev.output_len();
+            at = match bev.under {
+                Under::Filter { below } => Some(below),
+                _ => None,
+            };
+        }
+        sum
+    }
+
+    /// Stops reading from the peer until half of what was written is sent. It is the link's own
+    /// bufferevent that pauses, because it is there that sent bytes are counted.
+    pub(crate) fn pause(&mut self, mut key: Key) {
+        while let Some(Under::Filter { below }) = self.bevs.get(key).map(|bev| bev.under) {
+            key = below;
+        }
+        if let Some(bev) = self.bevs.get_mut(key) {
+            bev.set(flag::OUT_PAUSED);
+            self.mark_dirty(key.slot);
+        }
+    }
+
     /// Queues a listener that has more to tell.
     pub(crate) fn queue_rest(&mut self, key: Key) {
         let listener = self.listeners.get(key);

@@ -191,11 +191,13 @@ impl Inner {
     /// Everything that is pending on one bufferevent, in order.
     fn run_bev(self: &Rc<Self>, key: Key) {
         let conn = handle(self, key);
-        let mut written = 0;
-        if let Some(bev) = self.core.borrow_mut().router.bevs.get_mut(key) {
-            bev.clear(flag::QUEUED);
-            written = bev.output_len();
-        }
+        let written = {
+            let mut core = self.core.borrow_mut();
+            if let Some(bev) = core.router.bevs.get_mut(key) {
+                bev.clear(flag::QUEUED);
+            }
+            core.router.unsent(key)
+        };
         let _rest = Rest { inner: self, job: Job::Bev(key) };
         while !self.breaking.get()
             && let Some(call) = self.next_call(key)
@@ -209,10 +211,11 @@ impl Inner {
         }
         // Only answers pause the peer: bytes written from elsewhere must not, or two ends that
         // both write first would wait for each other for ever.
-        let answered = bev.output_len();
-        if answered > written && answered > bev.write_high() {
-            bev.set(flag::OUT_PAUSED);
-            core.router.mark_dirty(key.slot);
+        let high = bev.write_high();
+        let answered = core.router.unsent(key);
+        let Some(bev) = core.router.bevs.get_mut(key) else { return };
+        if answered > written && answered > high {
+            core.router.pause(key);
         } else if bev.more.is_some() || !bev.alive() {
             core.router.mark_dirty(key.slot);
         }
@@ -234,8 +237,9 @@ impl Inner {
                 return None;
             }
             if bev.more.as_ref().is_some_and(|more| more.above.is_some()) {
+                let written = bev.has(flag::PENDING_WRITE);
                 bev.clear(flag::PENDING_ANY);
-                return Some(Call::Above);
+                return Some(Call::Above { written });
             }
             let call = bev.next_call();
             if call.is_some() {
@@ -321,6 +325,9 @@ struct Rest<'a> {
 
 impl Drop for Rest<'_> {
     fn drop(&mut self) {
+        if !self.inner.breaking.get() && !std::thread::panicking() {
+            return;
+        }
         let mut core = self.inner.core.borrow_mut();
         match self.job {
             Job::Bev(key) if core.router.bevs.contains(key) => core.router.queue_bev(key.slot),
@@ -337,7 +344,10 @@ enum Call {
     Written(Taken),
     Event(Taken, BevEvent),
     Filter,
-    Above,
+    /// Something came for the filter above; `written`: what it wrote has left.
+    Above {
+        written: bool,
+    },
 }
 
 /// A callback out of its slot.
@@ -385,7 +395,7 @@ impl Call {
     fn run(self, inner: &Rc<Inner>, conn: &Bufferevent) {
         let (taken, event) = match self {
             Call::Filter => return inner.run_filter(conn.key),
-            Call::Above => return inner.feed_filter(conn.key),
+            Call::Above { written } => return inner.feed_filter(conn.key, written),
             Call::Connected(taken) => (taken, Some(BevEvent::Connected)),
             Call::Event(taken, event) => (taken, Some(event)),
             Call::Read(taken) => {
