@@ -1,5 +1,6 @@
 //! Frozen ends, and callbacks on change: what few buffers need and none pays for.
 
+use std::any::Any;
 use std::mem;
 
 use super::Evbuffer;
@@ -225,6 +226,11 @@ impl Evbuffer {
         // Those added meanwhile come behind.
         pending.watchers.append(&mut extra.watchers);
         extra.watchers = pending.watchers;
+    }
+
+    /// The callbacks for good, for the caller to drop where that is safe; the ends thaw.
+    pub(crate) fn strip(&mut self) -> Option<Box<dyn Any>> {
+        self.extra.take().map(|extra| extra as Box<dyn Any>)
     }
 
     /// Ends a verb of the user: tells the callbacks what changed.

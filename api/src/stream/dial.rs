@@ -59,7 +59,7 @@ impl<F: Family> Stream<F> {
             match made {
                 Ok(fd) => {
                     link.fd = Some(fd);
-                    cold.deadline = Some(cx.now() + options.connect_timeout);
+                    cold.deadline = Some(crate::timeout::at(cx.now(), options.connect_timeout));
                     cold.name = Some(name);
                     return self.dial(cx, id);
                 }
@@ -129,7 +129,10 @@ impl<F: Family> Stream<F> {
     pub(super) fn dial_timer(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let link = self.get(id).expect("the caller has it");
         let cold = link.cold.as_mut().expect("a dialing link has its cold part");
-        if let Some(error) = cold.error.take() {
+        // While an address is being tried, the error is the one before's.
+        if cold.name.is_none()
+            && let Some(error) = cold.error.take()
+        {
             return cx.emit(id, LinkEvent::Failed(Side::Both, error));
         }
         match link.send {

@@ -355,6 +355,12 @@ impl<F: Family> Transport for Stream<F> {
         if link.state == State::Closing {
             return;
         }
+        if link.state == State::Dialing
+            && let Some(cold) = &mut link.cold
+        {
+            // The name is somebody else's: closing must not remove it.
+            cold.name = None;
+        }
         link.state = State::Closing;
         let ops = [link.recv, link.send];
         cx.no_timer(id);
