@@ -8,7 +8,7 @@ use ringlane_api::limits::{ARM_BYTES_MAX, BULK_BLOCK_BYTES, OUTPUT_HIGH_BYTES};
 use ringlane_api::{Bufferevent, LinkOptions, READ, What};
 
 use super::stage::{Stage, Tap, cell};
-use super::{Outcome, Pattern, Rig, cases};
+use super::{Outcome, Pattern, Rig, cases, skip};
 
 cases! {
     "a peer that sends and never reads does not make us grow" => never_reads,
@@ -23,6 +23,7 @@ cases! {
     "more urgent callbacks run first" => priorities,
     "an output that changes while it is being flushed is flushed again" => changed_while_flushed,
     "a link that holds many received blocks does not stop the others" => hoarder,
+    "received blocks that were given back are lent to the link again" => lent_again,
 }
 
 fn never_reads(rig: &Rig) -> Outcome {
@@ -326,5 +327,30 @@ fn hoarder(rig: &Rig) -> Outcome {
     // Blocks that are out outlive the base.
     drop(stage);
     assert_eq!(held(), total);
+    Outcome::Pass
+}
+
+fn lent_again(rig: &Rig) -> Outcome {
+    let stage = Stage::new(rig);
+    let ((server, _), (client, _)) = stage.link();
+    let kept: Rc<RefCell<Vec<bool>>> = Rc::default();
+    let into = Rc::clone(&kept);
+    server.on_read(move |c| {
+        let on_block = c.input().with(|input| input.front().is_some_and(|s| s.is_block()));
+        into.borrow_mut().push(on_block == Some(true));
+        let n = c.input().len();
+        c.input().drain(n);
+    });
+    for round in 1..=40 {
+        client.output().add(&[3; 2_000]);
+        stage.until("it has come", || kept.borrow().len() >= round);
+    }
+    let kept = kept.borrow();
+    if !kept[0] {
+        return skip("blocks are so few here that every one is copied");
+    }
+    // Copies are legal when blocks are scarce, but they must not become the rule.
+    let late = kept[kept.len() - 10..].iter().filter(|on_block| **on_block).count();
+    assert!(late > 0, "after {} receives every byte is copied", kept.len());
     Outcome::Pass
 }
