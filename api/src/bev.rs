@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::evbuffer::Evbuffer;
 use crate::fd::Fd;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::reactor::Side;
 use crate::slab::Key;
 use crate::transport::LinkId;
@@ -195,7 +196,9 @@ impl Bev {
         }
         if self.has(flag::OUT_PAUSED) {
             // What can no longer be sent must not keep the peer's end from being seen.
-            if self.output_len() > self.write_high() / 2 && !self.has(flag::WRITE_OVER) {
+            let kept = mutant::on(Mutant::WatermarkPauseKept);
+            let long = self.output_len() > self.write_high() / 2 && !self.has(flag::WRITE_OVER);
+            if long || kept {
                 return 0;
             }
             self.clear(flag::OUT_PAUSED);

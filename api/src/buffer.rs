@@ -8,6 +8,7 @@ use crate::base::Inner;
 use crate::bev::flag;
 use crate::evbuffer::{ChangeId, Eol, Evbuffer, EvbufferChange, Pending};
 use crate::fd::{Fd, FdKind};
+use crate::mutant::{self, Mutant};
 use crate::segment::Segment;
 use crate::slab::Key;
 
@@ -53,7 +54,7 @@ impl Source for &Buffer {
             let mut moved = self.change(std::mem::take).unwrap_or_default();
             return (&mut moved).pour(to);
         }
-        let n = {
+        let (n, watched) = {
             let mut core = base.core.borrow_mut();
             let router = &mut core.router;
             if router.bevs.get(to.key).is_none_or(|bev| bev.has(flag::FREED)) {
@@ -73,12 +74,13 @@ impl Source for &Buffer {
             {
                 *self.end.of(from) = moved;
             }
-            after_change(router, to);
-            after_change(router, self);
-            n
+            let watched = after_change(router, to) | after_change(router, self);
+            (n, watched)
         };
-        base.changed(self);
-        base.changed(to);
+        if watched {
+            base.changed(self);
+            base.changed(to);
+        }
         n
     }
 }
@@ -100,17 +102,21 @@ impl End {
     }
 }
 
-/// Marks what has to look at the buffer again.
+/// Marks what has to look at the buffer again. Whether its change callbacks wait.
 #[inline]
-fn after_change(router: &mut crate::router::Router, buffer: &Buffer) {
-    let Some(bev) = router.bevs.get_mut(buffer.key) else { return };
+fn after_change(router: &mut crate::router::Router, buffer: &Buffer) -> bool {
+    let Some(bev) = router.bevs.get_mut(buffer.key) else { return false };
+    let watched = buffer.end.of(bev).is_watched();
+    let flying = bev.in_flight > 0;
     match buffer.end {
         End::Output => {
             if let crate::bev::Under::Filter { .. } = bev.under {
                 bev.set(flag::PENDING_FILTER);
                 router.queue_bev(buffer.key.slot);
             }
-            router.mark_dirty(buffer.key.slot);
+            if !flying || !mutant::on(Mutant::DirtyLost) {
+                router.mark_dirty(buffer.key.slot);
+            }
         }
         // A window may have opened.
         End::Input if bev.has(flag::GRANT_SOME) || bev.more.is_some() => {
@@ -118,6 +124,7 @@ fn after_change(router: &mut crate::router::Router, buffer: &Buffer) {
         }
         End::Input => {}
     }
+    watched
 }
 
 /// Change callbacks out of their buffer; they go back when they return or panic, unless the buffer
@@ -195,10 +202,12 @@ impl Buffer {
             let router = &mut core.router;
             let bev = router.bevs.get_mut(self.key).filter(|bev| !bev.has(flag::FREED))?;
             let result = f(self.end.of(bev));
-            after_change(router, self);
-            result
+            (result, after_change(router, self))
         };
-        base.changed(self);
+        let (result, watched) = result;
+        if watched {
+            base.changed(self);
+        }
         Some(result)
     }
 
@@ -237,7 +246,9 @@ impl Buffer {
             let bev = router.bevs.get_mut(self.key).filter(|bev| !bev.has(flag::FREED));
             let Some(bev) = bev else { return };
             self.end.of(bev).add_in(&home, bytes);
-            after_change(router, self);
+            if !after_change(router, self) {
+                return;
+            }
         }
         base.changed(self);
     }

@@ -8,6 +8,7 @@ use crate::bev::{Timeout, Under, flag};
 use crate::bufferevent::tell_held;
 use crate::event::What;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::reactor::{Completion, Op, Outcome, Reactor, Side, Token};
 use crate::router::{Job, Router, TimerKey};
 use crate::slab::Key;
@@ -185,6 +186,10 @@ impl Core {
         }
         let had_filter_work = bev.has(flag::PENDING_FILTER) || !bev.output.is_empty();
         bev.set(flag::FREED);
+        if mutant::on(Mutant::CallbackAfterFree) {
+            bev.clear(flag::FREED);
+            return remains;
+        }
         bev.clear(flag::PENDING_ANY);
         remains.extend(bev.on_read.take().map(|old| Box::new(old) as Box<dyn Any>));
         remains.extend(bev.on_write.take().map(|old| Box::new(old) as Box<dyn Any>));
@@ -294,12 +299,15 @@ impl Core {
             return;
         };
         slot.added = true;
+        let again = slot.timer.is_some();
         if let Some(old) = slot.timer.take() {
             self.router.wheel.cancel(old);
         }
         slot.timeout = timeout;
-        slot.timer =
-            timeout.map(|after| self.router.wheel.add(at(now, after), TimerKey::Event(key)));
+        let lost = again && mutant::on(Mutant::TimerLostOnReAdd);
+        slot.timer = timeout
+            .filter(|_| !lost)
+            .map(|after| self.router.wheel.add(at(now, after), TimerKey::Event(key)));
         if let Some(fd) = &slot.fd
             && slot.op.is_none()
         {

@@ -13,6 +13,7 @@ use crate::event::EventSlot;
 use crate::fd::Fd;
 use crate::limits;
 use crate::listener::ListenerSlot;
+use crate::mutant::{self, Mutant};
 use crate::reactor::Side;
 use crate::segment::{Home, Segment};
 use crate::slab::{Key, Slab};
@@ -323,7 +324,8 @@ impl Router {
     /// The reading side has ended; told to the user when everything before it was.
     fn read_over(&mut self, slot: u32, end: HeldEnd) {
         let Some(bev) = self.bevs.at_mut(slot) else { return };
-        if bev.has(flag::READ_OVER | flag::FREED) {
+        let told = bev.has(flag::READ_OVER) && !mutant::on(Mutant::EofTwice);
+        if told || bev.has(flag::FREED) {
             return;
         }
         bev.set(flag::READ_OVER);

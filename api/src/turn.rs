@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, EventFn, What};
 use crate::limits;
 use crate::listener::{AcceptCallback, Listener};
+use crate::mutant::{self, Mutant};
 use crate::reactor::Side;
 use crate::router::{Job, TimerKey};
 use crate::slab::Key;
@@ -445,6 +446,7 @@ impl Drop for PutBack<'_> {
             Some(taken @ (Taken::Event(_) | Taken::Accept(_) | Taken::AcceptError(_))) => {
                 put_back_other(router, self.key, taken)
             }
+            Some(taken) if mutant::on(Mutant::CallbackNotPutBack) => Some(taken),
             Some(taken) => put_back_bev(router, self.key, taken),
             None => None,
         };

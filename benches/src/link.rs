@@ -2,7 +2,7 @@
 //!
 //! The invariant: the byte at stream position `p` of a connection is `pattern[(base + p) % P]`
 //! with a prime `P`, so a byte that is lost, doubled or swapped between connections shifts all
-//! that follow and is seen. Received chunks are compared whole up to [`WHOLE_BYTES_MAX`], above
+//! that follow and is seen. Received chunks are compared whole up to `WHOLE_BYTES_MAX`, above
 //! that in lines of 64 bytes per 4 KiB and at both ends: enough to see any shift, and cheap beside
 //! the copy out of the kernel.
 
@@ -22,7 +22,7 @@ const SEND_BYTES_MAX: usize = 64 * 1024;
 const WHOLE_BYTES_MAX: usize = 4096;
 const LINE: usize = 64;
 
-/// Pseudo-random bytes of period [`PERIOD`], long enough for a slice of any length asked for.
+/// Pseudo-random bytes of period `PERIOD`, long enough for a slice of any length asked for.
 #[derive(Debug)]
 pub struct Pattern(Vec<u8>);
 

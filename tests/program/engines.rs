@@ -9,7 +9,8 @@ use crate::talk;
 /// The program under strace with `inject`, or `None` if strace cannot work here.
 fn under_strace(inject: &str, arguments: &[&str]) -> Option<Command> {
     let inject = format!("inject={inject}");
-    let quiet = ["-f", "-qqq", "-o", "/dev/null", "-e", "signal=none", "-e", &inject];
+    // -D: the child is the program and not strace, so that its end is the program's.
+    let quiet = ["-D", "-f", "-qqq", "-o", "/dev/null", "-e", "signal=none", "-e", &inject];
     let works = Command::new("strace").args(quiet).arg("true").stderr(Stdio::null()).status();
     if !works.is_ok_and(|status| status.success()) {
         eprintln!("skipped: strace does not work here");

@@ -182,6 +182,12 @@ impl Evbuffer {
         self.extra.get_or_insert_default().deferred = deferred;
     }
 
+    /// Whether anybody watches it change.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| !extra.watchers.is_empty())
+    }
+
     /// The callbacks, taken out, if something changed that they were not told.
     ///
     /// ```

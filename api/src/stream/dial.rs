@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::{ECANCELED, Family, State, Stream, bit, kind};
+use crate::mutant::{self, Mutant};
 use crate::reactor::{Completion, Op, Outcome, Side, SockName};
 use crate::transport::{Cx, LinkEvent, LinkId};
 
@@ -21,6 +22,9 @@ impl<F: Family> Stream<F> {
         match completion.result {
             Ok(Outcome::Addresses(found)) => {
                 cold.names = found.into_iter().map(SockName::Inet).collect();
+                if mutant::on(Mutant::FirstAddressOnly) {
+                    cold.names.truncate(1);
+                }
                 self.dial_next(cx, id);
             }
             Ok(_) => {}
@@ -84,7 +88,9 @@ impl<F: Family> Stream<F> {
             }
             return self.try_close(cx, id);
         }
-        cx.no_timer(id);
+        if !mutant::on(Mutant::ConnectDeadlineKept) {
+            cx.no_timer(id);
+        }
         let error = match completion.result {
             Ok(_) => {
                 link.state = State::Open;

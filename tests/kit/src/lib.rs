@@ -5,5 +5,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod seeds;
 pub mod sim;
 pub mod suite;

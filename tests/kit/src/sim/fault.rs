@@ -31,11 +31,14 @@ pub enum Fault {
     Unanswered,
     /// Descriptors run out at an accept.
     NoDescriptor,
+    /// A completion comes for a connection that is long gone. No kernel does that; a forgotten
+    /// op would.
+    Stray,
 }
 
 impl Fault {
     /// All of them, in the order of [`Faults`].
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 14] = [
         Fault::ShortReceive,
         Fault::ShortSend,
         Fault::Late,
@@ -49,6 +52,7 @@ impl Fault {
         Fault::Refused,
         Fault::Unanswered,
         Fault::NoDescriptor,
+        Fault::Stray,
     ];
 }
 
@@ -83,6 +87,7 @@ impl Faults {
             .with(Fault::Refused, 40)
             .with(Fault::Unanswered, 25)
             .with(Fault::NoDescriptor, 30)
+            .with(Fault::Stray, 20)
     }
 
     /// The same with another rate for one fault.

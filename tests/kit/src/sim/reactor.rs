@@ -4,7 +4,7 @@
 //! if that is nothing, move the clock to the next thing that will happen. Nothing else moves the
 //! clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use ringlane_api::fd::Fd;
 use ringlane_api::limits;
 use ringlane_api::reactor::{
-    Completion, Counters, EngineReport, Op, OpId, Reactor, Sys, Token, Wake, forked,
+    Completion, Counters, EngineReport, Op, OpId, Outcome, Reactor, Sys, Token, Wake, forked,
 };
-use ringlane_api::segment::{Home, Parts};
+use ringlane_api::segment::{Home, Parts, Segment};
 
+use super::desc::DescId;
 use super::fault::Fault;
 use super::flight::{Due, Dues, Flight, Flights, Way};
 use super::names::{errno, os};
@@ -38,6 +39,8 @@ pub struct SimReactor {
     dues: Dues,
     /// Ops per descriptor and way that are not yet known to be over.
     busy: BTreeMap<(i32, Way), u32>,
+    /// Receives that are over, by the description they read from, for strays.
+    over: VecDeque<(Token, DescId)>,
     waker: Arc<SimWaker>,
 }
 
@@ -79,6 +82,7 @@ impl SimReactor {
             counters: Counters::default(),
             dues: Dues::default(),
             busy: BTreeMap::new(),
+            over: VecDeque::new(),
             waker: Arc::default(),
         }
     }
@@ -128,6 +132,11 @@ impl SimReactor {
         let mut due = Due { id, completion, hold: None, ends: None };
         if !more && let Some(flight) = self.flights.remove(id) {
             due.ends = way_of(&flight);
+            if due.ends == Some(Way::In) {
+                let number = flight.fd().map_or(-1, Fd::number);
+                let desc = self.world.state().table.id(number);
+                self.over.extend(desc.map(|desc| (token, desc)));
+            }
             let closing = matches!(flight.op, Op::Close { .. });
             due.hold = flight.fd().filter(|_| !closing).cloned();
         }
@@ -232,6 +241,22 @@ impl SimReactor {
         count
     }
 
+    /// Sometimes answers for a receive of a connection that is long gone.
+    fn stray(&mut self, done: &mut Vec<Completion>) {
+        let Some(&(token, desc)) = self.over.front() else { return };
+        if self.world.state().table.end(desc).is_some() {
+            // Still there: look at another one next time.
+            self.over.rotate_left(1);
+            return;
+        }
+        self.over.pop_front();
+        if self.world.state().strikes(Fault::Stray) {
+            let bytes = Segment::copied(b"bytes of a connection that is long gone");
+            let result = Ok(Outcome::Received(bytes));
+            done.push(Completion { token, result, more: true, parts: None });
+        }
+    }
+
     /// What waits for ever, for the report of a stall.
     fn stall(&self) -> String {
         let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
@@ -254,7 +279,6 @@ impl SimReactor {
 
 /// A send whose memory was taken out: only its descriptor is still of use.
 fn spent(fd: Fd) -> Op {
-    use ringlane_api::segment::Segment;
     Op::SendFile { fd, range: Segment::copied(&[]) }
 }
 
@@ -320,17 +344,22 @@ impl Reactor for SimReactor {
             }
             wait.map(|wait| state.clock.saturating_add(wait.as_nanos() as u64))
         };
+        let mut fresh = true;
         loop {
             self.world.state().deliver();
             self.step_all();
-            if self.deliver(done) > 0 || self.waker.take() {
+            if self.deliver(done) > 0 {
+                self.stray(done);
+                return Ok(());
+            }
+            if self.waker.take() {
                 return Ok(());
             }
             let clock = self.world.state().clock;
             if deadline.is_some_and(|at| at <= clock) {
                 return Ok(());
             }
-            if self.world.state().strikes(Fault::SpuriousWake) {
+            if std::mem::take(&mut fresh) && self.world.state().strikes(Fault::SpuriousWake) {
                 return Ok(());
             }
             // A step may have posted something that has arrived already.
