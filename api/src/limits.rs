@@ -49,7 +49,7 @@ pub const BULK_HOT_BLOCKS: usize = 2;
 
 /// Bulk blocks in use at most: slow peers keep some, and the links beside them must not wait for
 /// those. Past them bulk receives take small blocks.
-pub const BULK_BLOCKS_MAX: usize = 64;
+pub const BULK_BLOCKS_MAX: usize = 48;
 
 /// Bulk blocks kept at home when idle.
 pub const BULK_HOME_BLOCKS_MAX: usize = 8;

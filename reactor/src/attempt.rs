@@ -212,7 +212,7 @@ impl Pending {
         let Op::RecvBulk { fd, home, limit, .. } = &self.op else {
             unreachable!("called for a bulk receive")
         };
-        let hot = home.out() < limits::BULK_HOT_BLOCKS;
+        let hot = home.moving() < limits::BULK_HOT_BLOCKS;
         if !hot && kit.busy && self.progress < limits::BULK_PATIENCE_TURNS {
             // Others have them all: its turn comes when theirs are sent.
             self.progress += 1;
@@ -220,6 +220,10 @@ impl Pending {
             return Step::Again;
         }
         let few = home.out() < limits::BULK_BLOCKS_MAX;
+        if !hot && few {
+            // Those that are out stay out; the next receives need not find out again.
+            home.give_up();
+        }
         let mut block = if few { home.take() } else { kit.home.take() };
         let room = block.bytes().len().min(*limit as usize);
         match read(fd, &mut block.bytes_mut()[..room], self.unix) {
