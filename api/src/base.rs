@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::bev::{Bev, Under, flag};
-use crate::buffer::Buffer;
 use crate::bufferevent::{Bufferevent, Filter, handle};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -205,8 +204,14 @@ impl EventBase {
         let mut core = self.0.core.borrow_mut();
         let pair = core.reactor.sys().pair().map_err(|error| Error::new("pair", error))?;
         let a = self.adopt(&mut core, pair.0, &LinkOptions::default())?;
-        let b = self.adopt(&mut core, pair.1, &LinkOptions::default())?;
-        Ok((a, b))
+        match self.adopt(&mut core, pair.1, &LinkOptions::default()) {
+            Ok(b) => Ok((a, b)),
+            Err(error) => {
+                drop(core);
+                a.abort();
+                Err(error)
+            }
+        }
     }
 
     /// Makes a descriptor a bufferevent: a connected socket, a pipe, a FIFO, a tty.
@@ -355,7 +360,7 @@ impl EventBase {
     /// [`EventBase::stop`] after a while.
     pub fn stop_after(&self, after: Duration) {
         let mut core = self.0.core.borrow_mut();
-        let deadline = core.router.now() + after;
+        let deadline = crate::timeout::at(core.router.now(), after);
         let timer = core.router.wheel.add(deadline, TimerKey::Stop);
         if let Some(old) = core.stop_timer.replace(timer) {
             core.router.wheel.cancel(old);
@@ -480,22 +485,6 @@ impl Inner {
             std::mem::take(&mut core.router.dead)
         };
         drop(dead);
-    }
-
-    /// Runs the change callbacks of a buffer that was just changed, with nothing borrowed.
-    #[inline]
-    pub(crate) fn changed(&self, buffer: &Buffer) {
-        let pending = {
-            let mut core = self.core.borrow_mut();
-            let bev = core.router.bevs.get_mut(buffer.key);
-            bev.and_then(|bev| buffer.end.of(bev).take_pending())
-        };
-        let Some(mut pending) = pending else { return };
-        pending.run();
-        let mut core = self.core.borrow_mut();
-        if let Some(bev) = core.router.bevs.get_mut(buffer.key) {
-            buffer.end.of(bev).put_back(pending);
-        }
     }
 }
 

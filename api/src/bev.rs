@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::evbuffer::Evbuffer;
 use crate::fd::Fd;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::reactor::Side;
 use crate::slab::Key;
 use crate::transport::LinkId;
@@ -194,7 +195,10 @@ impl Bev {
             return 0;
         }
         if self.has(flag::OUT_PAUSED) {
-            if self.output_len() > self.write_high() / 2 {
+            // What can no longer be sent must not keep the peer's end from being seen.
+            let kept = mutant::on(Mutant::WatermarkPauseKept);
+            let long = self.output_len() > self.write_high() / 2 && !self.has(flag::WRITE_OVER);
+            if long || kept {
                 return 0;
             }
             self.clear(flag::OUT_PAUSED);
@@ -213,10 +217,16 @@ impl Bev {
             _ => {
                 !self.has(flag::CONNECTED) && !self.has(flag::WRITE_OVER)
                     || self.has(flag::READ_ON) && !self.has(flag::READ_OVER)
-                    || self.output_len() > 0 && !self.has(flag::WRITE_OVER)
+                    || self.still_sends()
                     || self.has(flag::PENDING_ANY)
             }
         }
+    }
+
+    /// Whether bytes wait that can still leave; behind a half close none can.
+    fn still_sends(&self) -> bool {
+        let waits = !self.output.is_empty() && !self.has(flag::FINISHED);
+        (waits || self.in_flight > 0) && !self.has(flag::WRITE_OVER)
     }
 
     /// Queues an event for the user.

@@ -6,8 +6,9 @@ use std::rc::{Rc, Weak};
 
 use crate::base::Inner;
 use crate::bev::flag;
-use crate::evbuffer::{ChangeId, Eol, Evbuffer, EvbufferChange};
+use crate::evbuffer::{ChangeId, Eol, Evbuffer, EvbufferChange, Pending};
 use crate::fd::{Fd, FdKind};
+use crate::mutant::{self, Mutant};
 use crate::segment::Segment;
 use crate::slab::Key;
 
@@ -46,17 +47,22 @@ impl Source for &Buffer {
     #[inline]
     fn pour(self, to: &Buffer) -> usize {
         let Some(base) = to.base.upgrade() else { return 0 };
+        if self.key == to.key && self.end == to.end && Weak::ptr_eq(&self.base, &to.base) {
+            return 0;
+        }
         if !Weak::ptr_eq(&self.base, &to.base) {
             let mut moved = self.change(std::mem::take).unwrap_or_default();
             return (&mut moved).pour(to);
         }
-        let n = {
+        let (n, watched) = {
             let mut core = base.core.borrow_mut();
             let router = &mut core.router;
             if router.bevs.get(to.key).is_none_or(|bev| bev.has(flag::FREED)) {
                 return 0;
             }
-            let Some(from) = router.bevs.get_mut(self.key) else { return 0 };
+            // What a freed one still sends is no longer anybody's to take.
+            let from = router.bevs.get_mut(self.key).filter(|bev| !bev.has(flag::FREED));
+            let Some(from) = from else { return 0 };
             let mut moved = std::mem::take(self.end.of(from));
             let n = moved.len();
             if let Some(into) = router.bevs.get_mut(to.key) {
@@ -68,12 +74,13 @@ impl Source for &Buffer {
             {
                 *self.end.of(from) = moved;
             }
-            after_change(router, to);
-            after_change(router, self);
-            n
+            let watched = after_change(router, to) | after_change(router, self);
+            (n, watched)
         };
-        base.changed(self);
-        base.changed(to);
+        if watched {
+            base.changed(self);
+            base.changed(to);
+        }
         n
     }
 }
@@ -95,17 +102,21 @@ impl End {
     }
 }
 
-/// Marks what has to look at the buffer again.
+/// Marks what has to look at the buffer again. Whether its change callbacks wait.
 #[inline]
-fn after_change(router: &mut crate::router::Router, buffer: &Buffer) {
-    let Some(bev) = router.bevs.get_mut(buffer.key) else { return };
+fn after_change(router: &mut crate::router::Router, buffer: &Buffer) -> bool {
+    let Some(bev) = router.bevs.get_mut(buffer.key) else { return false };
+    let watched = buffer.end.of(bev).is_watched();
+    let flying = bev.in_flight > 0;
     match buffer.end {
         End::Output => {
             if let crate::bev::Under::Filter { .. } = bev.under {
                 bev.set(flag::PENDING_FILTER);
                 router.queue_bev(buffer.key.slot);
             }
-            router.mark_dirty(buffer.key.slot);
+            if !flying || !mutant::on(Mutant::DirtyLost) {
+                router.mark_dirty(buffer.key.slot);
+            }
         }
         // A window may have opened.
         End::Input if bev.has(flag::GRANT_SOME) || bev.more.is_some() => {
@@ -113,14 +124,77 @@ fn after_change(router: &mut crate::router::Router, buffer: &Buffer) {
         }
         End::Input => {}
     }
+    watched
+}
+
+/// Change callbacks out of their buffer; they go back when they return or panic, unless the buffer
+/// is gone.
+struct Told<'a> {
+    inner: &'a Inner,
+    buffer: &'a Buffer,
+    pending: Option<Pending>,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        let Some(pending) = self.pending.take() else { return };
+        let mut core = self.inner.core.borrow_mut();
+        match core.router.bevs.get_mut(self.buffer.key) {
+            Some(bev) if !bev.has(flag::FREED) => self.buffer.end.of(bev).put_back(pending),
+            _ => {
+                // Dropping a callback may run the user's code: not while the core is borrowed.
+                drop(core);
+                drop(pending);
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Runs the change callbacks of a buffer that was just changed, with nothing borrowed.
+    #[inline]
+    pub(crate) fn changed(&self, buffer: &Buffer) {
+        let pending = {
+            let mut core = self.core.borrow_mut();
+            let bev = core.router.bevs.get_mut(buffer.key);
+            bev.and_then(|bev| buffer.end.of(bev).take_pending())
+        };
+        if pending.is_none() {
+            return;
+        }
+        let mut told = Told { inner: self, buffer, pending };
+        if let Some(pending) = &mut told.pending {
+            pending.run();
+        }
+    }
+}
+
+/// A buffer out of its slot; it goes back, in front of what came to the slot meanwhile.
+struct Away<'a> {
+    place: &'a Buffer,
+    buffer: Evbuffer,
+}
+
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        let buffer = &mut self.buffer;
+        self.place.change(|place| {
+            std::mem::swap(place, buffer);
+            place.append(buffer);
+        });
+    }
 }
 
 impl Buffer {
-    /// Runs `f` on the buffer. The bufferevent's base is borrowed meanwhile: `f` must not call it.
+    /// Runs `f` on the buffer, which is out of its place meanwhile: what is written to it by other
+    /// ways comes behind.
     pub fn with<R>(&self, f: impl FnOnce(&mut Evbuffer) -> R) -> Option<R> {
-        self.change(f)
+        let mut away = Away { place: self, buffer: self.change(std::mem::take)? };
+        Some(f(&mut away.buffer))
     }
 
+    /// Runs `f` on the buffer in its place. The base is borrowed meanwhile: `f` drops nothing of the
+    /// user's.
     fn change<R>(&self, f: impl FnOnce(&mut Evbuffer) -> R) -> Option<R> {
         let base = self.base.upgrade()?;
         let result = {
@@ -128,22 +202,12 @@ impl Buffer {
             let router = &mut core.router;
             let bev = router.bevs.get_mut(self.key).filter(|bev| !bev.has(flag::FREED))?;
             let result = f(self.end.of(bev));
-            after_change(router, self);
-            result
+            (result, after_change(router, self))
         };
-        base.changed(self);
-        Some(result)
-    }
-
-    /// Runs `f` on the buffer while it is out of its slot, because `f` may drop memory of the
-    /// user's, whose drop may call the base. What that writes meanwhile comes behind.
-    fn change_out<R>(&self, f: impl FnOnce(&mut Evbuffer) -> R) -> Option<R> {
-        let mut buffer = self.change(std::mem::take)?;
-        let result = f(&mut buffer);
-        self.change(|place| {
-            std::mem::swap(place, &mut buffer);
-            place.append(&mut buffer);
-        });
+        let (result, watched) = result;
+        if watched {
+            base.changed(self);
+        }
         Some(result)
     }
 
@@ -182,7 +246,9 @@ impl Buffer {
             let bev = router.bevs.get_mut(self.key).filter(|bev| !bev.has(flag::FREED));
             let Some(bev) = bev else { return };
             self.end.of(bev).add_in(&home, bytes);
-            after_change(router, self);
+            if !after_change(router, self) {
+                return;
+            }
         }
         base.changed(self);
     }
@@ -246,7 +312,7 @@ impl Buffer {
 
     /// Takes a line out, without its end (see [`Eol`]).
     pub fn readln(&self, eol: Eol) -> Option<Vec<u8>> {
-        self.change_out(|buffer| buffer.readln(eol)).flatten()
+        self.with(|buffer| buffer.readln(eol)).flatten()
     }
 
     /// Where `pattern` first stands.
@@ -265,9 +331,11 @@ impl Buffer {
 
     /// Adds memory of yours without a copy; it is dropped when its bytes are sent.
     pub fn add_reference(&self, memory: impl AsRef<[u8]> + 'static) {
-        self.change(|buffer| {
-            buffer.add_reference(memory);
-        });
+        // A second holder, because memory that is empty, or that nobody takes, ends at once.
+        let memory: Rc<dyn AsRef<[u8]>> = Rc::new(memory);
+        let held = Rc::clone(&memory);
+        self.change(|buffer| buffer.add_memory(memory));
+        drop(held);
     }
 
     /// Adds a range of a file, sent without passing through user memory.

@@ -16,8 +16,9 @@ use crate::buffer::{Buffer, End};
 use crate::error::{Error, Result};
 use crate::evbuffer::Evbuffer;
 use crate::reactor::{Credentials, Side};
-use crate::router::{Router, TimerKey};
+use crate::router::Router;
 use crate::slab::Key;
+use crate::timeout::restart_timeouts;
 use crate::transport::LinkInfo;
 
 /// Which directions [`Bufferevent::enable`] and [`Bufferevent::disable`] mean.
@@ -117,8 +118,12 @@ impl Bufferevent {
     fn with<R>(&self, f: impl FnOnce(&mut Router, Key) -> R) -> Option<R> {
         let base = self.base.upgrade()?;
         let mut core = base.core.borrow_mut();
-        let live = core.router.bevs.get(self.key).is_some_and(|bev| !bev.has(flag::FREED));
-        live.then(|| f(&mut core.router, self.key))
+        if core.router.bevs.get(self.key).is_none_or(|bev| bev.has(flag::FREED)) {
+            // `f` may hold a callback of the user's: it is dropped when nothing is borrowed.
+            drop(core);
+            return None;
+        }
+        Some(f(&mut core.router, self.key))
     }
 
     fn with_bev<R>(&self, f: impl FnOnce(&mut Bev) -> R) -> Option<R> {
@@ -160,8 +165,9 @@ impl Bufferevent {
         self.with(|router, key| {
             let now = router.now();
             let Some(bev) = router.bevs.get_mut(key) else { return };
-            if direction.has(WRITE) {
+            if direction.has(WRITE) && !bev.has(flag::WRITE_ON) {
                 bev.set(flag::WRITE_ON);
+                bev.progress(Side::Write, now);
             }
             if direction.has(READ) && !bev.has(flag::READ_ON) {
                 bev.set(flag::READ_ON);
@@ -416,7 +422,7 @@ pub(crate) fn gone(operation: &'static str) -> Error {
 }
 
 /// Hands over what came while reading was off.
-fn tell_held(bev: &mut Bev) {
+pub(crate) fn tell_held(bev: &mut Bev) {
     if !bev.has(flag::HELD) && !bev.has(flag::READ_OVER) {
         return;
     }
@@ -434,25 +440,6 @@ fn tell_held(bev: &mut Bev) {
         Some(HeldEnd::Eof) => bev.say(BevEvent::Eof),
         Some(HeldEnd::Failed(error)) => bev.say(BevEvent::Error { side: Side::Read, error }),
         None => {}
-    }
-}
-
-/// Starts the timers of limits that have none.
-pub(crate) fn restart_timeouts(router: &mut Router, key: Key) {
-    let now = router.now();
-    let Router { bevs, wheel, .. } = router;
-    let Some(more) = bevs.get_mut(key).and_then(|bev| bev.more.as_mut()) else { return };
-    let limits = [
-        (&mut more.read_timeout, TimerKey::ReadTimeout(key)),
-        (&mut more.write_timeout, TimerKey::WriteTimeout(key)),
-        (&mut more.linger, TimerKey::Linger(key)),
-    ];
-    for (limit, name) in limits {
-        if let Some(limit) = limit
-            && limit.timer.is_none()
-        {
-            limit.timer = Some(wheel.add(now + limit.after, name));
-        }
     }
 }
 

@@ -5,12 +5,14 @@ use std::any::Any;
 use std::time::Duration;
 
 use crate::bev::{Timeout, Under, flag};
-use crate::bufferevent::restart_timeouts;
+use crate::bufferevent::tell_held;
 use crate::event::What;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::reactor::{Completion, Op, Outcome, Reactor, Side, Token};
 use crate::router::{Job, Router, TimerKey};
 use crate::slab::Key;
+use crate::timeout::{at, restart_timeouts};
 use crate::transport::{Cx, Transport};
 
 /// The transport number of the base's own polls.
@@ -79,7 +81,11 @@ impl Core {
             && under.has(flag::READ_ON) != open
         {
             under.flags ^= flag::READ_ON;
+            if open {
+                tell_held(under);
+            }
             self.router.mark_dirty(below.slot);
+            self.router.queue_bev(below.slot);
         }
     }
 
@@ -152,7 +158,8 @@ impl Core {
         if !bev.has(flag::FINISH | flag::FREED) || bev.has(flag::ABORTED) {
             return;
         }
-        let all_taken = bev.output.is_empty() || bev.has(flag::WRITE_OVER);
+        // Behind a half close nothing is sent, so what was written there is not waited for.
+        let all_taken = bev.output.is_empty() || bev.has(flag::WRITE_OVER | flag::FINISHED);
         if bev.has(flag::FREED) && (!bev.has(flag::CONNECTED) || all_taken && bev.in_flight == 0)
             || bev.has(flag::FREED) && bev.has(flag::WRITE_OVER)
         {
@@ -179,10 +186,16 @@ impl Core {
         }
         let had_filter_work = bev.has(flag::PENDING_FILTER) || !bev.output.is_empty();
         bev.set(flag::FREED);
+        if mutant::on(Mutant::CallbackAfterFree) {
+            bev.clear(flag::FREED);
+            return remains;
+        }
         bev.clear(flag::PENDING_ANY);
         remains.extend(bev.on_read.take().map(|old| Box::new(old) as Box<dyn Any>));
         remains.extend(bev.on_write.take().map(|old| Box::new(old) as Box<dyn Any>));
         remains.extend(bev.on_event.take().map(|old| Box::new(old) as Box<dyn Any>));
+        remains.extend(bev.input.strip());
+        remains.extend(bev.output.strip());
         let input = bev.input.len();
         bev.input.drain_into(input, &mut self.router.dead);
         if now {
@@ -286,11 +299,15 @@ impl Core {
             return;
         };
         slot.added = true;
+        let again = slot.timer.is_some();
         if let Some(old) = slot.timer.take() {
             self.router.wheel.cancel(old);
         }
         slot.timeout = timeout;
-        slot.timer = timeout.map(|after| self.router.wheel.add(now + after, TimerKey::Event(key)));
+        let lost = again && mutant::on(Mutant::TimerLostOnReAdd);
+        slot.timer = timeout
+            .filter(|_| !lost)
+            .map(|after| self.router.wheel.add(at(now, after), TimerKey::Event(key)));
         if let Some(fd) = &slot.fd
             && slot.op.is_none()
         {
@@ -412,7 +429,7 @@ impl Core {
             if let Some(old) = slot.timer.take() {
                 self.router.wheel.cancel(old);
             }
-            slot.timer = Some(self.router.wheel.add(now + after, TimerKey::Event(key)));
+            slot.timer = Some(self.router.wheel.add(at(now, after), TimerKey::Event(key)));
         }
         self.activate_event(key, what);
     }

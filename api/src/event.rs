@@ -172,7 +172,7 @@ impl Event {
         let Some(base) = self.base.upgrade() else { return false };
         let core = base.core.borrow();
         let slot = core.router.events.get(self.key);
-        slot.is_some_and(|slot| !slot.freed && (slot.added || slot.queued))
+        slot.is_some_and(|slot| !slot.freed && (slot.added || slot.pending != What::NONE))
     }
 
     /// Calls the callback in this or the next turn, as if `what` had come.

@@ -66,8 +66,11 @@ impl Listener {
         let Some(base) = self.base.upgrade() else { return };
         let old = {
             let mut core = base.core.borrow_mut();
-            let slot = core.router.listeners.get_mut(self.key);
-            slot.and_then(|slot| slot.on_error.replace(Box::new(callback)))
+            // No closure: a callback that nobody takes is dropped when nothing is borrowed.
+            match core.router.listeners.get_mut(self.key) {
+                Some(slot) if !slot.freed => slot.on_error.replace(Box::new(callback)),
+                _ => None,
+            }
         };
         drop(old);
     }

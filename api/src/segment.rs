@@ -18,6 +18,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::fd::Fd;
+use crate::mutant::{self, Mutant};
 
 /// A last-in-first-out pool of equally sized blocks.
 pub struct Home {
@@ -153,7 +154,9 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         let Some(mut inner) = self.0.take() else { return };
-        if let Some(lease) = inner.lease.take() {
+        if let Some(lease) = inner.lease.take()
+            && !mutant::on(Mutant::LeaseLeaked)
+        {
             lease.held.set(lease.held.get() - 1);
         }
         let Some(home) = inner.home.take() else { return };

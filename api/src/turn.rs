@@ -12,12 +12,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::{EventBase, Inner, Turn};
-use crate::bev::{EventCallback, PlainCallback, Under, flag};
+use crate::bev::{EventCallback, PlainCallback, flag};
 use crate::bufferevent::{BevEvent, Bufferevent, Handler, handle};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventFn, What};
 use crate::limits;
 use crate::listener::{AcceptCallback, Listener};
+use crate::mutant::{self, Mutant};
 use crate::reactor::Side;
 use crate::router::{Job, TimerKey};
 use crate::slab::Key;
@@ -26,8 +27,6 @@ impl EventBase {
     /// Runs until [`EventBase::stop`], or until nothing is left to wait for: no connection that
     /// reads or sends, no listener, no added event.
     pub fn dispatch(&self) -> Result<()> {
-        self.0.stopping.set(false);
-        self.0.breaking.set(false);
         loop {
             let left = self.turn(Turn::Wait)?;
             if !left || self.0.stopping.get() || self.0.breaking.get() {
@@ -37,12 +36,16 @@ impl EventBase {
         // What the last callbacks wrote leaves before the caller goes on.
         let _turning = Turning::start(&self.0)?;
         self.0.core.borrow_mut().flush_dirty();
-        self.0.take_completions(Some(Duration::ZERO))
+        let taken = self.0.take_completions(Some(Duration::ZERO));
+        self.0.bury();
+        taken
     }
 
     /// One turn. Returns whether anything is left to wait for.
     pub fn turn(&self, turn: Turn) -> Result<bool> {
         let _turning = Turning::start(&self.0)?;
+        self.0.stopping.set(false);
+        self.0.breaking.set(false);
         self.0.timers();
         self.0.run_deferred(self);
         self.0.core.borrow_mut().flush_dirty();
@@ -169,6 +172,9 @@ impl Inner {
             (urgent, queues[urgent].len())
         };
         for _ in 0..n {
+            if self.breaking.get() {
+                return;
+            }
             let job = {
                 let mut core = self.core.borrow_mut();
                 let Some(job) = core.router.ready[urgent].pop_front() else { return };
@@ -180,21 +186,23 @@ impl Inner {
                 Job::Event(key) => self.run_event(key),
                 Job::Listener(key) => self.run_listener(key),
             }
-            if self.breaking.get() {
-                return;
-            }
         }
     }
 
     /// Everything that is pending on one bufferevent, in order.
     fn run_bev(self: &Rc<Self>, key: Key) {
         let conn = handle(self, key);
-        let mut written = 0;
-        if let Some(bev) = self.core.borrow_mut().router.bevs.get_mut(key) {
-            bev.clear(flag::QUEUED);
-            written = bev.output_len();
-        }
-        while let Some(call) = self.next_call(key) {
+        let written = {
+            let mut core = self.core.borrow_mut();
+            if let Some(bev) = core.router.bevs.get_mut(key) {
+                bev.clear(flag::QUEUED);
+            }
+            core.router.unsent(key)
+        };
+        let _rest = Rest { inner: self, job: Job::Bev(key) };
+        while !self.breaking.get()
+            && let Some(call) = self.next_call(key)
+        {
             call.run(self, &conn);
         }
         let mut core = self.core.borrow_mut();
@@ -204,11 +212,12 @@ impl Inner {
         }
         // Only answers pause the peer: bytes written from elsewhere must not, or two ends that
         // both write first would wait for each other for ever.
-        let answered = bev.output_len();
-        if answered > written && answered > bev.write_high() {
-            bev.set(flag::OUT_PAUSED);
-            core.router.mark_dirty(key.slot);
-        } else if bev.more.is_some() || bev.has(flag::READ_OVER | flag::WRITE_OVER) {
+        let high = bev.write_high();
+        let answered = core.router.unsent(key);
+        let Some(bev) = core.router.bevs.get_mut(key) else { return };
+        if answered > written && answered > high {
+            core.router.pause(key);
+        } else if bev.more.is_some() || !bev.alive() {
             core.router.mark_dirty(key.slot);
         }
     }
@@ -229,8 +238,9 @@ impl Inner {
                 return None;
             }
             if bev.more.as_ref().is_some_and(|more| more.above.is_some()) {
+                let written = bev.has(flag::PENDING_WRITE);
                 bev.clear(flag::PENDING_ANY);
-                return Some(Call::Above);
+                return Some(Call::Above { written });
             }
             let call = bev.next_call();
             if call.is_some() {
@@ -262,6 +272,7 @@ impl Inner {
         if let Some(slot) = self.core.borrow_mut().router.listeners.get_mut(key) {
             slot.queued = false;
         }
+        let _rest = Rest { inner: self, job: Job::Listener(key) };
         while let Some(conn) = self.next_accepted(key) {
             let callback = {
                 let mut core = self.core.borrow_mut();
@@ -307,6 +318,26 @@ impl Inner {
     }
 }
 
+/// Queues what a job has not come to, because a callback panicked or broke the loop.
+struct Rest<'a> {
+    inner: &'a Inner,
+    job: Job,
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        if !self.inner.breaking.get() && !std::thread::panicking() {
+            return;
+        }
+        let mut core = self.inner.core.borrow_mut();
+        match self.job {
+            Job::Bev(key) if core.router.bevs.contains(key) => core.router.queue_bev(key.slot),
+            Job::Listener(key) => core.router.queue_rest(key),
+            _ => {}
+        }
+    }
+}
+
 /// A callback out of its slot, with what it is called with.
 enum Call {
     Connected(Taken),
@@ -314,7 +345,10 @@ enum Call {
     Written(Taken),
     Event(Taken, BevEvent),
     Filter,
-    Above,
+    /// Something came for the filter above; `written`: what it wrote has left.
+    Above {
+        written: bool,
+    },
 }
 
 /// A callback out of its slot.
@@ -362,7 +396,7 @@ impl Call {
     fn run(self, inner: &Rc<Inner>, conn: &Bufferevent) {
         let (taken, event) = match self {
             Call::Filter => return inner.run_filter(conn.key),
-            Call::Above => return inner.feed_filter(conn.key),
+            Call::Above { written } => return inner.feed_filter(conn.key, written),
             Call::Connected(taken) => (taken, Some(BevEvent::Connected)),
             Call::Event(taken, event) => (taken, Some(event)),
             Call::Read(taken) => {
@@ -412,6 +446,7 @@ impl Drop for PutBack<'_> {
             Some(taken @ (Taken::Event(_) | Taken::Accept(_) | Taken::AcceptError(_))) => {
                 put_back_other(router, self.key, taken)
             }
+            Some(taken) if mutant::on(Mutant::CallbackNotPutBack) => Some(taken),
             Some(taken) => put_back_bev(router, self.key, taken),
             None => None,
         };
@@ -456,196 +491,4 @@ fn put_back_other(router: &mut crate::router::Router, key: Key, taken: Taken) ->
         other => return Some(other),
     }
     None
-}
-
-impl crate::core::Core {
-    /// A time limit's timer is due: was there progress meanwhile?
-    fn limit_due(&mut self, key: Key, side: Side) {
-        let now = self.router.now();
-        let Some(bev) = self.router.bevs.get_mut(key) else { return };
-        let waits = match side {
-            Side::Read => bev.has(flag::READ_ON) && !bev.has(flag::READ_OVER),
-            _ => bev.output_len() > 0 && !bev.has(flag::WRITE_OVER),
-        } && bev.has(flag::CONNECTED)
-            && !bev.has(flag::FREED);
-        let Some(more) = &mut bev.more else { return };
-        let (limit, name) = match side {
-            Side::Read => (&mut more.read_timeout, TimerKey::ReadTimeout(key)),
-            _ => (&mut more.write_timeout, TimerKey::WriteTimeout(key)),
-        };
-        let Some(limit) = limit else { return };
-        limit.timer = None;
-        if !waits {
-            // It starts anew when the direction wants something again.
-            return;
-        }
-        let due = limit.progress + limit.after;
-        if due > now {
-            limit.timer = Some(self.router.wheel.add(due, name));
-            return;
-        }
-        bev.clear(if side == Side::Read { flag::READ_ON } else { flag::WRITE_ON });
-        bev.say(BevEvent::Timeout(side));
-        self.router.mark_dirty(key.slot);
-        self.router.queue_bev(key.slot);
-    }
-
-    /// A freed bufferevent that still sends: is its peer taking anything?
-    fn linger_due(&mut self, key: Key) {
-        let now = self.router.now();
-        let Some(bev) = self.router.bevs.get_mut(key) else { return };
-        let Some(linger) = bev.more.as_mut().and_then(|more| more.linger.as_mut()) else { return };
-        linger.timer = None;
-        let due = linger.progress + linger.after;
-        if due > now {
-            linger.timer = Some(self.router.wheel.add(due, TimerKey::Linger(key)));
-            return;
-        }
-        let remains = self.free_bev(key, true);
-        debug_assert!(remains.len() <= 1, "callbacks went when it was freed");
-    }
-}
-
-impl Inner {
-    /// What came to the bufferevent under a filter goes through the filter to the one above.
-    fn feed_filter(self: &Rc<Self>, below: Key) {
-        let above = {
-            let mut core = self.core.borrow_mut();
-            let bev = core.router.bevs.get_mut(below);
-            let Some(above) = bev.and_then(|bev| bev.more().above) else { return };
-            above
-        };
-        {
-            let mut core = self.core.borrow_mut();
-            let router = &mut core.router;
-            let Some(bev) = router.bevs.get_mut(below) else { return };
-            let connected = bev.has(flag::CONNECTED);
-            let events = std::mem::take(&mut bev.more().events);
-            let Some(top) = router.bevs.get_mut(above) else { return };
-            if connected && !top.has(flag::CONNECTED) {
-                top.set(flag::CONNECTED | flag::PENDING_CONNECTED | flag::PENDING_FILTER);
-            }
-            for event in events {
-                match event {
-                    BevEvent::Eof => top.set(flag::READ_OVER),
-                    BevEvent::Error { side: Side::Read, .. } => top.set(flag::READ_OVER),
-                    BevEvent::Error { side: Side::Write, .. } => top.set(flag::WRITE_OVER),
-                    BevEvent::Error { .. } => top.set(flag::READ_OVER | flag::WRITE_OVER),
-                    _ => {}
-                }
-                top.say(event);
-            }
-        }
-        self.run_filter_input(below, above);
-        let mut core = self.core.borrow_mut();
-        if let Some(top) = core.router.bevs.get_mut(above)
-            && top.wants_written()
-            && top.output.is_empty()
-        {
-            top.set(flag::PENDING_WRITE);
-        }
-        core.router.queue_bev(above.slot);
-        core.router.mark_dirty(above.slot);
-    }
-
-    /// Runs `f` on a filter and two buffers, all out of their slots.
-    fn with_filter(
-        self: &Rc<Self>,
-        above: Key,
-        below: Key,
-        inward: bool,
-    ) -> Option<std::io::Result<()>> {
-        let (mut filter, mut from, mut to, end) = {
-            let mut core = self.core.borrow_mut();
-            let router = &mut core.router;
-            let top = router.bevs.get_mut(above)?;
-            let end = if inward {
-                top.has(flag::READ_OVER)
-            } else {
-                top.has(flag::FINISH) || top.has(flag::FREED)
-            };
-            let filter = top.more().filter.take()?;
-            let top_buffer = std::mem::take(if inward { &mut top.input } else { &mut top.output });
-            let Some(under) = router.bevs.get_mut(below) else {
-                router.bevs.get_mut(above)?.more().filter = Some(filter);
-                return None;
-            };
-            let low = std::mem::take(if inward { &mut under.input } else { &mut under.output });
-            let (from, to) = if inward { (low, top_buffer) } else { (top_buffer, low) };
-            (filter, from, to, end)
-        };
-        let result = match inward {
-            true => filter.input(&mut from, &mut to, end),
-            false => filter.output(&mut from, &mut to, end),
-        };
-        let mut core = self.core.borrow_mut();
-        let router = &mut core.router;
-        let (low, top_buffer) = if inward { (from, to) } else { (to, from) };
-        if let Some(under) = router.bevs.get_mut(below) {
-            *(if inward { &mut under.input } else { &mut under.output }) = low;
-        }
-        if let Some(top) = router.bevs.get_mut(above) {
-            *(if inward { &mut top.input } else { &mut top.output }) = top_buffer;
-            top.more().filter = Some(filter);
-        }
-        router.mark_dirty(below.slot);
-        Some(result)
-    }
-
-    fn run_filter_input(self: &Rc<Self>, below: Key, above: Key) {
-        let before = self.core.borrow().router.bevs.get(above).map_or(0, |bev| bev.input.len());
-        let Some(result) = self.with_filter(above, below, true) else { return };
-        let mut core = self.core.borrow_mut();
-        let Some(top) = core.router.bevs.get_mut(above) else { return };
-        if top.input.len() > before && top.input.len() >= top.read_low() {
-            top.set(flag::PENDING_READ);
-        }
-        if let Err(error) = result {
-            top.set(flag::READ_OVER);
-            top.say(BevEvent::Error { side: Side::Read, error: Error::new("filter", error) });
-        }
-    }
-
-    /// What was written above goes through the filter to the one below; a freed filter lets go of
-    /// both.
-    fn run_filter(self: &Rc<Self>, above: Key) {
-        let below = {
-            let core = self.core.borrow();
-            match core.router.bevs.get(above).map(|bev| (bev.under, bev.has(flag::CONNECTED))) {
-                Some((Under::Filter { below }, _)) => below,
-                _ => return,
-            }
-        };
-        let result = self.with_filter(above, below, false);
-        let mut core = self.core.borrow_mut();
-        let Some(top) = core.router.bevs.get_mut(above) else { return };
-        if let Some(Err(error)) = result {
-            top.set(flag::WRITE_OVER);
-            top.say(BevEvent::Error { side: Side::Write, error: Error::new("filter", error) });
-        }
-        let (freed, finish) = (top.has(flag::FREED), top.has(flag::FINISH));
-        if let Some(under) = core.router.bevs.get_mut(below) {
-            if finish {
-                under.set(flag::FINISH);
-            }
-            // A filter on a filter: what went down goes on down.
-            if let Under::Filter { .. } = under.under {
-                under.set(flag::PENDING_FILTER);
-                core.router.queue_bev(below.slot);
-            }
-        }
-        core.router.mark_dirty(below.slot);
-        let mut remains = crate::core::Remains::new();
-        if freed {
-            if let Some(under) = core.router.bevs.get_mut(below) {
-                under.more().above = None;
-            }
-            remains.extend(core.free_bev(below, false));
-            remains.extend(core.drop_filter(above));
-        } else {
-            core.router.queue_bev(above.slot);
-        }
-        drop(core);
-        drop(remains);
-    }
 }

@@ -34,10 +34,15 @@ impl Evbuffer {
     /// assert_eq!(buffer.to_vec(), b"static!!!");
     /// ```
     pub fn add_reference(&mut self, owner: impl AsRef<[u8]> + 'static) -> bool {
+        self.add_memory(Rc::new(owner))
+    }
+
+    /// [`Evbuffer::add_reference`] of memory that others may hold, too.
+    pub(crate) fn add_memory(&mut self, memory: Rc<dyn AsRef<[u8]>>) -> bool {
         if self.is_frozen(Edge::End) {
             return false;
         }
-        self.lend(Rc::new(owner), SEGMENT_BYTES_MAX);
+        self.lend(memory, SEGMENT_BYTES_MAX);
         self.settle();
         true
     }

@@ -1,5 +1,6 @@
 //! Frozen ends, and callbacks on change: what few buffers need and none pays for.
 
+use std::any::Any;
 use std::mem;
 
 use super::Evbuffer;
@@ -181,6 +182,12 @@ impl Evbuffer {
         self.extra.get_or_insert_default().deferred = deferred;
     }
 
+    /// Whether anybody watches it change.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| !extra.watchers.is_empty())
+    }
+
     /// The callbacks, taken out, if something changed that they were not told.
     ///
     /// ```
@@ -219,6 +226,11 @@ impl Evbuffer {
         // Those added meanwhile come behind.
         pending.watchers.append(&mut extra.watchers);
         extra.watchers = pending.watchers;
+    }
+
+    /// The callbacks for good, for the caller to drop where that is safe; the ends thaw.
+    pub(crate) fn strip(&mut self) -> Option<Box<dyn Any>> {
+        self.extra.take().map(|extra| extra as Box<dyn Any>)
     }
 
     /// Ends a verb of the user: tells the callbacks what changed.

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::{ECANCELED, Family, State, Stream, bit, kind};
+use crate::mutant::{self, Mutant};
 use crate::reactor::{Completion, Op, Outcome, Side, SockName};
 use crate::transport::{Cx, LinkEvent, LinkId};
 
@@ -21,6 +22,9 @@ impl<F: Family> Stream<F> {
         match completion.result {
             Ok(Outcome::Addresses(found)) => {
                 cold.names = found.into_iter().map(SockName::Inet).collect();
+                if mutant::on(Mutant::FirstAddressOnly) {
+                    cold.names.truncate(1);
+                }
                 self.dial_next(cx, id);
             }
             Ok(_) => {}
@@ -55,7 +59,7 @@ impl<F: Family> Stream<F> {
             match made {
                 Ok(fd) => {
                     link.fd = Some(fd);
-                    cold.deadline = Some(cx.now() + options.connect_timeout);
+                    cold.deadline = Some(crate::timeout::at(cx.now(), options.connect_timeout));
                     cold.name = Some(name);
                     return self.dial(cx, id);
                 }
@@ -84,7 +88,9 @@ impl<F: Family> Stream<F> {
             }
             return self.try_close(cx, id);
         }
-        cx.no_timer(id);
+        if !mutant::on(Mutant::ConnectDeadlineKept) {
+            cx.no_timer(id);
+        }
         let error = match completion.result {
             Ok(_) => {
                 link.state = State::Open;
@@ -123,7 +129,10 @@ impl<F: Family> Stream<F> {
     pub(super) fn dial_timer(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let link = self.get(id).expect("the caller has it");
         let cold = link.cold.as_mut().expect("a dialing link has its cold part");
-        if let Some(error) = cold.error.take() {
+        // While an address is being tried, the error is the one before's.
+        if cold.name.is_none()
+            && let Some(error) = cold.error.take()
+        {
             return cx.emit(id, LinkEvent::Failed(Side::Both, error));
         }
         match link.send {

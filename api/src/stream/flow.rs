@@ -6,6 +6,7 @@ use super::{ECANCELED, Family, State, Stream, bit, kind};
 use crate::evbuffer::Evbuffer;
 use crate::fd::{Fd, FdKind};
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::reactor::{Completion, Op, Outcome, Side};
 use crate::segment::{Lease, Parts, Segment};
 use crate::transport::{Cx, LinkEvent, LinkId};
@@ -16,7 +17,8 @@ impl<F: Family> Stream<F> {
     pub(super) fn arm(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let Some(link) = self.get(id) else { return };
         let open = link.state == State::Open && link.bits & bit::READ_OVER == 0;
-        if !open || link.recv.is_some() || link.window == 0 {
+        let closed = link.window == 0 && !mutant::on(Mutant::WindowIgnored);
+        if !open || link.recv.is_some() || closed {
             return;
         }
         let Some(fd) = link.fd.clone() else { return };
@@ -44,7 +46,7 @@ impl<F: Family> Stream<F> {
     #[inline]
     pub(super) fn received(&mut self, cx: &mut Cx<'_>, id: LinkId, completion: Completion) {
         let Some(link) = self.get(id) else { return };
-        if !completion.more {
+        if !completion.more && !mutant::on(Mutant::MoreIgnored) {
             link.recv = None;
         }
         if link.state == State::Closing {
@@ -69,6 +71,9 @@ impl<F: Family> Stream<F> {
             Ok(Outcome::Eof) => {
                 link.bits |= bit::READ_OVER;
                 cx.emit(id, LinkEvent::Eof);
+                if mutant::on(Mutant::EofTwice) {
+                    cx.emit(id, LinkEvent::Eof);
+                }
             }
             Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(ECANCELED) => {}
@@ -146,7 +151,7 @@ impl<F: Family> Stream<F> {
         if link.generation != id.generation || link.state != State::Open {
             return;
         }
-        if link.send.is_some() {
+        if link.send.is_some() && !mutant::on(Mutant::TwoSends) {
             link.bits |= bit::WANT_WRITABLE;
             return;
         }
@@ -222,7 +227,7 @@ impl<F: Family> Stream<F> {
                 return;
             }
         }
-        if wanted {
+        if wanted && !mutant::on(Mutant::WritableForgotten) {
             cx.emit(id, LinkEvent::Writable);
         }
         self.finish_if_sent(cx, id);
@@ -231,7 +236,8 @@ impl<F: Family> Stream<F> {
     /// The half close that was asked for, once nothing is in flight.
     pub(super) fn finish_if_sent(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let Some(link) = self.get(id) else { return };
-        let due = link.bits & bit::FINISH != 0 && link.send.is_none();
+        let sent = link.send.is_none() || mutant::on(Mutant::FinishOvertakes);
+        let due = link.bits & bit::FINISH != 0 && sent;
         if !due || link.state != State::Open || link.bits & bit::WRITE_OVER != 0 {
             return;
         }

@@ -9,8 +9,9 @@
 //!
 //! Receiving: one multishot receive per link, with a byte limit, so that no link can take more
 //! than its share per arm; the limit doubles while the link uses it up and falls back at the first
-//! part-filled block. A link that keeps using the largest limit up within
-//! single turns goes over to bulk mode: one receive at a time into a big block, the one used last. Sending: one gathered send in flight.
+//! part-filled block. A link that keeps using the largest limit up within single turns goes over
+//! to bulk mode: one receive at a time into a big block, the one used last. Sending: one gathered
+//! send in flight.
 
 mod dial;
 mod flow;
@@ -25,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::evbuffer::Evbuffer;
 use crate::fd::Fd;
 use crate::limits;
+use crate::mutant::{self, Mutant};
 use crate::reactor::{Completion, Op, OpId, Outcome, SockName, Sys};
 use crate::segment::{Lease, Segment};
 use crate::transport::{
@@ -203,13 +205,15 @@ impl<F: Family> Stream<F> {
     #[inline]
     fn get(&mut self, id: LinkId) -> Option<&mut Link> {
         let link = self.links.get_mut(id.slot as usize)?;
-        (link.generation == id.generation && link.state != State::Free).then_some(link)
+        let same = link.generation == id.generation || mutant::on(Mutant::GenerationIgnored);
+        (same && link.state != State::Free).then_some(link)
     }
 
     /// Frees the slot of a closing link if no op names it any more.
     fn try_close(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let Some(link) = self.get(id) else { return };
-        if link.state != State::Closing || link.recv.is_some() || link.send.is_some() {
+        let sending = link.send.is_some() && !mutant::on(Mutant::ClosedBeforeSent);
+        if link.state != State::Closing || link.recv.is_some() || sending {
             return;
         }
         link.state = State::Free;
@@ -351,6 +355,12 @@ impl<F: Family> Transport for Stream<F> {
         if link.state == State::Closing {
             return;
         }
+        if link.state == State::Dialing
+            && let Some(cold) = &mut link.cold
+        {
+            // The name is somebody else's: closing must not remove it.
+            cold.name = None;
+        }
         link.state = State::Closing;
         let ops = [link.recv, link.send];
         cx.no_timer(id);
@@ -381,6 +391,10 @@ impl<F: Family> Transport for Stream<F> {
                 self.arm_accept(cx, id);
             }
             State::Dialing => self.dial_timer(cx, id),
+            State::Open if mutant::on(Mutant::ConnectDeadlineKept) => {
+                let late = io::Error::from(io::ErrorKind::TimedOut);
+                cx.emit(id, LinkEvent::Failed(crate::reactor::Side::Both, late));
+            }
             _ => {}
         }
     }
@@ -433,6 +447,10 @@ impl<F: Family> Stream<F> {
                 self.welcome(cx, id, fd, &options.unwrap_or_default());
                 None
             }
+            Ok(Outcome::Accepted(fd)) if mutant::on(Mutant::LateAcceptLeaked) => {
+                std::mem::forget(fd);
+                None
+            }
             Ok(_) => None,
             Err(error) if closing || error.raw_os_error() == Some(ECANCELED) => None,
             Err(error) => Some(error),
@@ -446,7 +464,7 @@ impl<F: Family> Stream<F> {
         }
         if closing {
             self.try_close(cx, id);
-        } else {
+        } else if completion.more || !mutant::on(Mutant::AcceptOnce) {
             self.arm_accept(cx, id);
         }
     }

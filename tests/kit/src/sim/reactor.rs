@@ -320,6 +320,7 @@ impl Reactor for SimReactor {
             }
             wait.map(|wait| state.clock.saturating_add(wait.as_nanos() as u64))
         };
+        let mut fresh = true;
         loop {
             self.world.state().deliver();
             self.step_all();
@@ -330,7 +331,7 @@ impl Reactor for SimReactor {
             if deadline.is_some_and(|at| at <= clock) {
                 return Ok(());
             }
-            if self.world.state().strikes(Fault::SpuriousWake) {
+            if std::mem::take(&mut fresh) && self.world.state().strikes(Fault::SpuriousWake) {
                 return Ok(());
             }
             // A step may have posted something that has arrived already.

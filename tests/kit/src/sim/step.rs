@@ -165,9 +165,13 @@ impl SimReactor {
         let arrived = end.rx_bytes;
         let pooled = !matches!(flight.op, Op::RecvBulk { .. });
         if arrived > 0 && pooled {
-            let none_left = self.home.out() >= state.setup.blocks_max;
-            let fault = state.strikes(Fault::NoBlock);
-            if none_left || fault {
+            // Parked without a timer: blocks come home between turns, or with what is due.
+            if self.home.out() >= state.setup.blocks_max {
+                self.counters.enobufs += u64::from(!std::mem::replace(&mut flight.started, true));
+                return Step::Idle;
+            }
+            flight.started = false;
+            if state.strikes(Fault::NoBlock) {
                 self.counters.enobufs += 1;
                 flight.not_before = state.clock + state.rng.between(1_000, 200_000);
                 return Step::Idle;

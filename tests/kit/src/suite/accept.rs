@@ -122,13 +122,14 @@ fn disabled(rig: &Rig) -> Outcome {
 
 fn full_backlog(rig: &Rig) -> Outcome {
     let stage = Stage::new(rig);
-    let served = cell(0);
-    let count = Rc::clone(&served);
     let options = ListenOptions { backlog: 1, ..ListenOptions::default() };
-    let listening = stage.base.listen_with(rig.address(), &options, move |conn| {
-        count.set(count.get() + 1);
-        conn.output().add(b"welcome");
-        conn.free();
+    let listening = stage.base.listen_with(rig.address(), &options, |conn| {
+        conn.on_read(|c| {
+            c.input().take();
+            c.output().add(b"welcome");
+            c.free();
+        });
+        conn.enable(READ);
     });
     let listener = listening.expect("this address is ours alone");
     listener.disable();
@@ -136,6 +137,9 @@ fn full_backlog(rig: &Rig) -> Outcome {
     let dials: Vec<(Bufferevent, Tap)> = (0..8)
         .map(|_| {
             let client = stage.connect(&listener);
+            // With SYN cookies a client may be connected to a server that has forgotten it (its
+            // queue was full); only what it writes tells.
+            client.output().add(b"knock");
             let tap = Tap::on(&client);
             (client, tap)
         })
@@ -168,6 +172,11 @@ fn burst(rig: &Rig) -> Outcome {
 fn descriptors_out(rig: &Rig) -> Outcome {
     let Some(limit) = rig.tools.limit_fds else { return skip("no limit can be set here") };
     let stage = Stage::new(rig);
+    // Something first: the simulator's world begins with its first base's first socket.
+    let warm = stage.echo();
+    stage.idle(3);
+    // Before the listener: io_uring takes the limit of the moment in which an accept is armed.
+    limit(Some(11));
     let errors = cell(0);
     let (listener, taps) = stage.sink();
     let count = Rc::clone(&errors);
@@ -175,17 +184,20 @@ fn descriptors_out(rig: &Rig) -> Outcome {
         count.set(count.get() + 1);
         assert!(!error.to_string().is_empty());
     });
-    stage.idle(3);
     // Each connection needs two descriptors here: dials get theirs first, accepts run out.
-    limit(Some(10));
-    let clients: Vec<Bufferevent> =
-        (0..8).filter_map(|_| stage.base.connect(listener.address().to_string()).ok()).collect();
-    assert!(!clients.is_empty());
+    let clients: Vec<(Bufferevent, Tap)> = (0..8)
+        .filter_map(|_| stage.base.connect(listener.address().to_string()).ok())
+        .map(|client| {
+            let tap = Tap::on(&client);
+            (client, tap)
+        })
+        .collect();
     stage.until("accepting fails and says so", || errors.get() > 0);
-    let accepted = taps.borrow().len();
-    assert!(accepted < clients.len());
     limit(None);
-    stage.until("it comes back by itself", || taps.borrow().len() == clients.len());
+    let lost = || clients.iter().filter(|(_, tap)| tap.ended()).count();
+    stage.until("it comes back by itself", || taps.borrow().len() + lost() == clients.len());
+    assert!(!taps.borrow().is_empty(), "nothing was left to accept");
+    warm.free();
     Outcome::Pass
 }
 

@@ -120,11 +120,17 @@ fn run_watched(rig: &Rig, case: Case) -> Verdict {
     let verdict = match told.recv_timeout(watchdog()) {
         Ok(verdict) => verdict,
         Err(RecvTimeoutError::Timeout) => {
+            if let Some(limit) = rig.tools.limit_fds {
+                limit(None);
+            }
             return Verdict::Fail("hung: the watchdog gave up".into());
         }
         Err(RecvTimeoutError::Disconnected) => Verdict::Fail("its thread died".into()),
     };
     let _ = thread.join();
+    if let Some(limit) = rig.tools.limit_fds {
+        limit(None);
+    }
     match verdict {
         Verdict::Pass if rig.real => leaked(before),
         other => other,
