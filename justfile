@@ -16,10 +16,6 @@ test:
 conformance:
     cargo test --test conformance -- --nocapture
 
-# Replays one simulator seed.
-seed n:
-    SEED={{n}} cargo test -p ringlane-kit -- --nocapture
-
 # Formatting and lints.
 lint:
     cargo fmt --all --check

@@ -29,7 +29,8 @@ pub const ARM_BYTES_MAX: u32 = 128 * 1024;
 /// Bytes in a block of bulk mode.
 pub const BULK_BLOCK_BYTES: usize = 256 * 1024;
 
-/// Turns that a bulk receive waits for a bulk block before it takes a small one.
+/// Busy turns that a bulk receive waits for a hot bulk block before it takes a cold one. A turn in
+/// which nothing happened ends the wait: blocks that a slow peer keeps do not come back by waiting.
 pub const BULK_PATIENCE_TURNS: u64 = 16;
 
 /// Arms of the largest limit, used up in a row, after which a link goes over to bulk mode.
@@ -42,8 +43,16 @@ pub const BULK_BURST_BYTES: u32 = 64 * 1024;
 /// Emptied gather lists a transport keeps for its next sends.
 pub const SPARE_LISTS_MAX: usize = 256;
 
-/// Bulk blocks that may exist. Few, so that they stay in the cache; links take turns with them.
-pub const BULK_HOME_BLOCKS_MAX: usize = 2;
+/// Bulk blocks in use at a time while they come back soon. Few, so that they stay in the cache;
+/// links take turns with them.
+pub const BULK_HOT_BLOCKS: usize = 2;
+
+/// Bulk blocks in use at most: slow peers keep some, and the links beside them must not wait for
+/// those. Past them bulk receives take small blocks.
+pub const BULK_BLOCKS_MAX: usize = 48;
+
+/// Bulk blocks kept at home when idle.
+pub const BULK_HOME_BLOCKS_MAX: usize = 8;
 
 /// Segments in one gathered send; the kernel's limit is 1,024 (UIO_MAXIOV).
 pub const SEND_PARTS_MAX: usize = 64;

@@ -478,7 +478,7 @@ impl Router {
     pub(crate) fn queue_rest(&mut self, key: Key) {
         let listener = self.listeners.get(key);
         if listener.is_some_and(|listener| {
-            !listener.freed && !(listener.accepted.is_empty() && listener.errors.is_empty())
+            !(listener.freed || listener.accepted.is_empty() && listener.errors.is_empty())
         }) {
             self.queue_listener(key.slot);
         }

@@ -30,6 +30,7 @@ pub struct Home {
     made: Cell<usize>,
     out: Cell<usize>,
     scarce_at: Cell<usize>,
+    kept: Cell<usize>,
 }
 
 struct Inner {
@@ -57,6 +58,7 @@ impl Home {
             made: Cell::new(0),
             out: Cell::new(0),
             scarce_at: Cell::new(usize::MAX),
+            kept: Cell::new(0),
         })
     }
 
@@ -84,6 +86,24 @@ impl Home {
     /// Blocks in somebody's hands: neither at home nor with the kernel.
     pub fn out(&self) -> usize {
         self.out.get()
+    }
+
+    /// Blocks that are out and may come home soon: all but those that somebody gave up on.
+    pub fn moving(&self) -> usize {
+        self.out.get() - self.kept.get()
+    }
+
+    /// Gives up on the blocks that are out: waiting did not bring them home. As many are counted
+    /// as kept until fewer are out.
+    pub fn give_up(&self) {
+        self.kept.set(self.out.get());
+    }
+
+    /// A block left somebody's hands.
+    fn one_less_out(&self) {
+        let out = self.out.get() - 1;
+        self.out.set(out);
+        self.kept.set(self.kept.get().min(out));
     }
 
     /// Blocks that exist.
@@ -123,7 +143,7 @@ impl Block {
     pub fn lift(&mut self) -> Box<[u8]> {
         let inner = self.inner_mut();
         if let Some(home) = &inner.home {
-            home.out.set(home.out.get() - 1);
+            home.one_less_out();
         }
         std::mem::take(&mut inner.mem)
     }
@@ -165,7 +185,7 @@ impl Drop for Block {
             home.made.set(home.made.get() - 1);
             return;
         }
-        home.out.set(home.out.get() - 1);
+        home.one_less_out();
         let mut free = home.free.borrow_mut();
         if free.len() < home.keep_max {
             free.push(inner);

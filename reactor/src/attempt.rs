@@ -62,6 +62,8 @@ pub(crate) struct Kit<'a> {
     pub(crate) counters: &'a mut Counters,
     /// This send takes one byte only (a played fault).
     pub(crate) short: bool,
+    /// The turn before this one had something to report: memory that is out may come home soon.
+    pub(crate) busy: bool,
 }
 
 fn blocked(error: &io::Error) -> bool {
@@ -210,16 +212,19 @@ impl Pending {
         let Op::RecvBulk { fd, home, limit, .. } = &self.op else {
             unreachable!("called for a bulk receive")
         };
-        let mut block = if home.may_take() {
-            home.take()
-        } else if self.progress < limits::BULK_PATIENCE_TURNS {
+        let hot = home.moving() < limits::BULK_HOT_BLOCKS;
+        if !hot && kit.busy && self.progress < limits::BULK_PATIENCE_TURNS {
             // Others have them all: its turn comes when theirs are sent.
             self.progress += 1;
             kit.counters.syscalls -= 1;
-            return Step::Later;
-        } else {
-            kit.home.take()
-        };
+            return Step::Again;
+        }
+        let few = home.out() < limits::BULK_BLOCKS_MAX;
+        if !hot && few {
+            // Those that are out stay out; the next receives need not find out again.
+            home.give_up();
+        }
+        let mut block = if few { home.take() } else { kit.home.take() };
         let room = block.bytes().len().min(*limit as usize);
         match read(fd, &mut block.bytes_mut()[..room], self.unix) {
             Ok((0, _)) => Step::Last(Ok(Outcome::Eof)),

@@ -24,6 +24,7 @@ macro_rules! contract {
                 a_big_send_goes_on_as_the_slow_reader_reads
                 a_send_to_a_peer_that_is_gone_fails_and_gives_the_memory_back
                 a_bulk_receive_takes_its_block_when_bytes_are_there
+                a_bulk_receive_does_not_wait_for_blocks_that_others_keep
                 a_pipe_is_written_and_read
                 several_connections_are_accepted_by_one_op
                 a_connect_to_nobody_is_refused
@@ -118,6 +119,7 @@ macro_rules! contract {
                     the_end_of_a_stream_comes_once_behind_its_last_byte
                     a_big_send_goes_on_as_the_slow_reader_reads
                     a_bulk_receive_takes_its_block_when_bytes_are_there
+                    a_bulk_receive_does_not_wait_for_blocks_that_others_keep
                     several_connections_are_accepted_by_one_op
                     a_connect_to_nobody_is_refused
                 );

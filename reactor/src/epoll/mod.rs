@@ -80,6 +80,8 @@ pub(crate) struct Epoll {
     later: Vec<Key>,
     /// The last turn did not wait.
     skipped: bool,
+    /// The last turn had something to report.
+    reported: bool,
     kernel: Kernel,
     waker: Arc<Waker>,
     resolver: Resolver,
@@ -111,6 +113,7 @@ impl Epoll {
             asked: Vec::new(),
             later: Vec::new(),
             skipped: false,
+            reported: false,
             kernel: Kernel::new(),
             resolver: Resolver::new(Arc::clone(&waker) as Arc<dyn Wake>),
             waker,
@@ -169,6 +172,43 @@ impl Epoll {
             && self.closing.is_empty()
             && self.checks.is_empty())
             || self.resolver.has_answers()
+    }
+
+    fn take_turn(&mut self, wait: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()> {
+        let floor = done.len();
+        let end = floor + limits::TURN_COMPLETIONS_MAX;
+        self.counters.turns += 1;
+        self.settle(done, end);
+        self.work(done, end);
+        self.close(done, end);
+        self.recheck(done, end);
+        if done.len() > floor && !self.skipped {
+            self.skipped = true;
+            return Ok(());
+        }
+        self.skipped = false;
+        let mut wait = wait;
+        if done.len() > floor || self.busy() {
+            wait = Some(Duration::ZERO);
+        } else if !self.later.is_empty() {
+            wait = Some(wait.unwrap_or(CONNECT_RETRY).min(CONNECT_RETRY));
+        }
+        if wait != Some(Duration::ZERO) && !self.waker.sleep() {
+            wait = Some(Duration::ZERO);
+        }
+        let waited = self.wait(wait);
+        self.waker.awake();
+        match waited {
+            Ok(()) => {}
+            Err(error) if survivable(&error) => {
+                self.counters.enter_errors += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        self.answers(done, end);
+        self.work(done, end);
+        Ok(())
     }
 }
 
@@ -242,39 +282,9 @@ impl Reactor for Epoll {
 
     fn turn(&mut self, wait: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()> {
         let floor = done.len();
-        let end = floor + limits::TURN_COMPLETIONS_MAX;
-        self.counters.turns += 1;
-        self.settle(done, end);
-        self.work(done, end);
-        self.close(done, end);
-        self.recheck(done, end);
-        if done.len() > floor && !self.skipped {
-            self.skipped = true;
-            return Ok(());
-        }
-        self.skipped = false;
-        let mut wait = wait;
-        if done.len() > floor || self.busy() {
-            wait = Some(Duration::ZERO);
-        } else if !self.later.is_empty() {
-            wait = Some(wait.unwrap_or(CONNECT_RETRY).min(CONNECT_RETRY));
-        }
-        if wait != Some(Duration::ZERO) && !self.waker.sleep() {
-            wait = Some(Duration::ZERO);
-        }
-        let waited = self.wait(wait);
-        self.waker.awake();
-        match waited {
-            Ok(()) => {}
-            Err(error) if survivable(&error) => {
-                self.counters.enter_errors += 1;
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        }
-        self.answers(done, end);
-        self.work(done, end);
-        Ok(())
+        let turned = self.take_turn(wait, done);
+        self.reported = done.len() > floor;
+        turned
     }
 
     fn sys(&mut self) -> &mut dyn Sys {

@@ -122,7 +122,8 @@ impl Epoll {
             short = self.sends.is_multiple_of(self.fault.short_send_every);
         }
         let home: &Rc<_> = &self.home;
-        flight.pending.attempt(&mut Kit { home, counters: &mut self.counters, short })
+        let (counters, busy) = (&mut self.counters, self.reported);
+        flight.pending.attempt(&mut Kit { home, counters, short, busy })
     }
 
     /// Ends an op with its last result.

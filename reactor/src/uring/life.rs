@@ -71,6 +71,7 @@ impl Uring {
             waker,
             listening: false,
             ending: false,
+            busy: false,
             resolver,
             kernel: Kernel::new(),
             fault: config.fault.map(|plan| Box::new(Liar::new(plan))),

@@ -86,6 +86,8 @@ pub(crate) struct Uring {
     listening: bool,
     /// Nothing is armed again.
     ending: bool,
+    /// The last turn had something to report.
+    busy: bool,
     resolver: Resolver,
     kernel: Kernel,
     fault: Option<Box<Liar>>,

@@ -188,7 +188,8 @@ impl Uring {
             Some(liar) => liar.cut_send(u32::MAX).is_some(),
             None => false,
         };
-        let mut kit = Kit { home: &self.home, counters: &mut self.counters, short };
+        let mut kit =
+            Kit { home: &self.home, counters: &mut self.counters, short, busy: self.busy };
         let step = pending.attempt(&mut kit);
         let drained = pending.drained;
         match step {

@@ -45,6 +45,7 @@ impl Uring {
         self.wait(sleeps, wait)?;
         self.reap(done);
         done.append(&mut self.early);
+        self.busy = done.len() > before;
         Ok(())
     }
 

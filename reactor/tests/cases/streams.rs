@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use ringlane_api::fd::FdKind;
+use ringlane_api::limits;
 use ringlane_api::reactor::{Family, Op, Outcome, SockName};
 use ringlane_api::segment::{Home, Parts, Segment};
 
@@ -178,6 +179,30 @@ pub fn a_bulk_receive_takes_its_block_when_bytes_are_there(mut bench: Bench) {
     let op = Op::RecvBulk { fd: b, home: home.clone(), limit: 100_000, eager: false };
     assert!(matches!(bench.run(op), Ok(Outcome::Eof)));
     assert_eq!(home.out(), 0);
+}
+
+pub fn a_bulk_receive_does_not_wait_for_blocks_that_others_keep(mut bench: Bench) {
+    let (a, b) = bench.pair();
+    let home = Home::new(limits::BULK_BLOCK_BYTES, limits::BULK_HOME_BLOCKS_MAX);
+    let kept: Vec<_> = (0..limits::BULK_HOT_BLOCKS).map(|_| home.take()).collect();
+    let bytes = pattern(50_000);
+    let (sending, _) = bench.push(Op::Send { fd: a.clone(), parts: parts(&bytes) });
+    assert!(matches!(bench.next(sending).result, Ok(Outcome::Sent(_))));
+    let op = || {
+        let (fd, home) = (b.clone(), home.clone());
+        Op::RecvBulk { fd, home, limit: limits::BULK_BLOCK_BYTES as u32, eager: false }
+    };
+    let Ok(Outcome::Received(segment)) = bench.run(op()) else { panic!("no bytes") };
+    // A small block would have held less.
+    assert!(segment.len() > limits::BLOCK_BYTES, "{} bytes", segment.len());
+    assert_eq!((home.out(), home.moving()), (kept.len() + 1, 1));
+    let more: Vec<_> = (home.out()..limits::BULK_BLOCKS_MAX).map(|_| home.take()).collect();
+    let (sending, _) = bench.push(Op::Send { fd: a, parts: parts(&bytes) });
+    assert!(matches!(bench.next(sending).result, Ok(Outcome::Sent(_))));
+    let Ok(Outcome::Received(small)) = bench.run(op()) else { panic!("no bytes") };
+    assert!(small.len() <= limits::BLOCK_BYTES);
+    drop((kept, more, segment));
+    assert_eq!((home.out(), home.moving()), (0, 0));
 }
 
 pub fn a_pipe_is_written_and_read(mut bench: Bench) {

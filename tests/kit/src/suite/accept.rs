@@ -121,6 +121,9 @@ fn disabled(rig: &Rig) -> Outcome {
 }
 
 fn full_backlog(rig: &Rig) -> Outcome {
+    if rig.real && rig.is("tcp") {
+        return skip("the kernel answers a full TCP backlog with retries that take minutes");
+    }
     let stage = Stage::new(rig);
     let options = ListenOptions { backlog: 1, ..ListenOptions::default() };
     let listening = stage.base.listen_with(rig.address(), &options, |conn| {

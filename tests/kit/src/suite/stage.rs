@@ -15,6 +15,9 @@ const SETTLE_MILLIS: u32 = 30;
 /// Turns without news after which a wait is due.
 const QUIET_TURNS: u32 = 2;
 
+/// Accepted connections, each with what it was told.
+pub type Accepted = Rc<RefCell<Vec<(Bufferevent, Tap)>>>;
+
 /// One base and what a case needs to play on it.
 pub struct Stage {
     /// The base.
@@ -50,7 +53,7 @@ impl Stage {
     }
 
     /// A server that only notes what comes; taps appear in the list as connections do.
-    pub fn sink(&self) -> (Listener, Rc<RefCell<Vec<(Bufferevent, Tap)>>>) {
+    pub fn sink(&self) -> (Listener, Accepted) {
         let taps: Rc<RefCell<Vec<(Bufferevent, Tap)>>> = Rc::default();
         let into = Rc::clone(&taps);
         let listener = self.listen(move |conn| {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use ringlane_api::{EventBase, Turn};
+use ringlane_api::{EventBase, READ, Turn};
 
 use super::stage::{Stage, Tap, cell};
 use super::{Outcome, Rig, cases, skip};
@@ -146,19 +146,32 @@ fn forked(rig: &Rig) -> Outcome {
     client.output().add(b"before");
     let tap = Tap::on(&client);
     stage.until("the bytes are back", || tap.len() == 6);
+    // Of two processes that wait on one listener the kernel wakes one, so the parent steps aside.
+    server.disable();
+    stage.idle(5);
+    let (here, there) = stage.base.pair().expect("a pair can be made");
+    there.on_read(|c| c.output().append(c.input()));
+    there.enable(READ);
+    let at_here = Tap::on(&here);
+    stage.idle(5);
     let well = in_child(&mut || {
         stage.base.reinit().expect("the child gets a kernel side of its own");
-        // The listener was inherited: the child serves a connection of its own.
+        // A receive that was armed before the fork is armed again, and the inherited listener
+        // serves.
+        here.output().add(b"armed again");
+        server.enable();
         let dial = stage.connect(&server);
         dial.output().add(b"in the child");
         let at_dial = Tap::on(&dial);
         let fired = cell(false);
         let set = Rc::clone(&fired);
         stage.base.once(std::time::Duration::from_millis(5), move |_| set.set(true));
-        stage.until("the child's bytes are back", || at_dial.len() == 12 && fired.get());
-        at_dial.bytes() == b"in the child"
+        let all = || at_dial.len() == 12 && at_here.len() == 11 && fired.get();
+        stage.until("the child's bytes are back", all);
+        at_dial.bytes() == b"in the child" && at_here.bytes() == b"armed again"
     });
     assert!(well.expect("the child can be waited for"), "the child failed");
+    server.enable();
     client.output().add(b" after");
     stage.until("the parent goes on", || tap.len() == 12);
     Outcome::Pass
