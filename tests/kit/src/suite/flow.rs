@@ -93,7 +93,10 @@ fn low_watermark(rig: &Rig) -> Outcome {
     assert_eq!((seen.borrow().len(), server.input().len()), (0, 996));
     client.output().add(&[1; 10]);
     stage.until("the low watermark is reached", || !seen.borrow().is_empty());
-    assert_eq!(*seen.borrow(), [1006]);
+    // The last ten bytes may come in pieces; the callback must not have come before enough had.
+    assert!(seen.borrow()[0] >= 1000, "{seen:?}");
+    let sum = || seen.borrow().iter().sum::<usize>();
+    stage.until("all of it is there", || sum() + server.input().len() == 1006);
     Outcome::Pass
 }
 

@@ -12,8 +12,8 @@ use super::rig::Rig;
 /// How long nothing may change until it counts as settled.
 const SETTLE_MILLIS: u32 = 30;
 
-/// Turns without news after which a wait is due.
-const QUIET_TURNS: u32 = 2;
+/// Turns without news after which a wait is due: more than a fault layer holds a completion back.
+const QUIET_TURNS: u32 = 10;
 
 /// Accepted connections, each with what it was told.
 pub type Accepted = Rc<RefCell<Vec<(Bufferevent, Tap)>>>;
