@@ -308,6 +308,8 @@ fn reference_once(rig: &Rig) -> Outcome {
 fn panic_passes(rig: &Rig) -> Outcome {
     let stage = Stage::new(rig);
     let ((server, _), (client, at_client)) = stage.link();
+    // A message may come in pieces.
+    server.set_read_watermark(4, 0);
     let calls = cell(0);
     let count = Rc::clone(&calls);
     server.on_read(move |c| {
