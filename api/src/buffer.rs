@@ -193,8 +193,8 @@ impl Buffer {
         Some(f(&mut away.buffer))
     }
 
-    /// Runs `f` on the buffer in its place. The base is borrowed meanwhile: `f` drops nothing of the
-    /// user's.
+    /// Runs `f` on the buffer in its place. The base is borrowed meanwhile: `f` drops nothing of
+    /// the user's.
     fn change<R>(&self, f: impl FnOnce(&mut Evbuffer) -> R) -> Option<R> {
         let base = self.base.upgrade()?;
         let result = {
