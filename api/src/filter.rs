@@ -1,6 +1,6 @@
 //! Filters: bytes that go through a [`Filter`](crate::bufferevent::Filter) between the bufferevent
-//! the user holds and the one it stands on. The filter and both buffers are out of their slots while
-//! it works, so nothing is borrowed.
+//! the user holds and the one it stands on. The filter and both buffers are out of their slots
+//! while it works, so nothing is borrowed.
 
 use std::rc::Rc;
 
