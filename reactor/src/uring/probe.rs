@@ -1,6 +1,7 @@
 //! What this kernel has, found by trying. Nothing else asks, and nobody looks at a version.
 
 use std::io::{self, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
@@ -34,6 +35,14 @@ static FOUND: OnceLock<Features> = OnceLock::new();
 
 /// How long the kernel may take for a trial that needs no waiting at all.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long it may take to report an end before it is taken to have forgotten it. A mistake costs
+/// speed only.
+const END_PATIENCE: Duration = Duration::from_millis(100);
+
+/// `user_data` of a trial's receive, and of the request that cancels it.
+const RECV: u64 = 1;
+const CANCEL: u64 = 2;
 
 impl Features {
     /// Tries the kernel once per process, and masks what `config` does not want.
@@ -114,7 +123,8 @@ fn try_all() -> io::Result<Features> {
     let batching = batching && has_incremental_buffers(&ring);
     let home = Home::new(4096, 4);
     let mut blocks = Blocks::new(&ring, home, 2, 2)?;
-    let tried = try_receives(&mut ring, &mut blocks);
+    let tried = try_receives(&mut ring, &mut blocks)
+        .and_then(|limit| Ok(limit && keeps_ends(&mut ring, &mut blocks)?));
     blocks.unregister(&ring);
     let byte_limit = tried?;
     let ladder = [futex, batching, no_iowait, byte_limit];
@@ -140,8 +150,6 @@ fn has_incremental_buffers(ring: &Ring) -> bool {
 /// Receives two bytes: one under a byte limit, where there is one, the other without; then cancels
 /// by descriptor. Says whether the limit works, and fails where the rest does not.
 fn try_receives(ring: &mut Ring, blocks: &mut Blocks) -> io::Result<bool> {
-    const RECV: u64 = 1;
-    const CANCEL: u64 = 2;
     let (ours, mut theirs) = UnixStream::pair()?;
     let fd = types::Fd(ours.as_raw_fd());
     theirs.write_all(b"ab")?;
@@ -166,38 +174,70 @@ fn try_receives(ring: &mut Ring, blocks: &mut Blocks) -> io::Result<bool> {
     if second.more() {
         end_receive(ring, blocks, fd)?;
     }
-    return Ok(byte_limit);
-
-    fn end_receive(ring: &mut Ring, blocks: &mut Blocks, fd: types::Fd) -> io::Result<()> {
-        let all = CancelBuilder::fd(fd).all();
-        ring.push(&opcode::AsyncCancel2::new(all).build().user_data(CANCEL));
-        let (mut ended, mut answered) = (false, false);
-        while !ended || !answered {
-            let cqe = next(ring)?;
-            drop(cqe.block().map(|id| blocks.taken(id)));
-            answered |= cqe.user_data == CANCEL;
-            ended |= cqe.user_data == RECV && !cqe.more();
-            if cqe.user_data == CANCEL && cqe.result < 0 {
-                return Err(io::Error::from_raw_os_error(-cqe.result));
-            }
-        }
-        Ok(())
-    }
+    Ok(byte_limit)
 }
 
-/// The next completion of a trial.
+/// Whether a multishot receive reports the end of a stream that follows its last byte at once.
+/// Where both wake the receive before it runs, kernels from 6.17 on may forget the second.
+fn keeps_ends(ring: &mut Ring, blocks: &mut Blocks) -> io::Result<bool> {
+    let (ours, mut theirs) = UnixStream::pair()?;
+    let fd = types::Fd(ours.as_raw_fd());
+    blocks.refill();
+    let mut entry = opcode::RecvMulti::new(fd, GROUP).len(8).build().user_data(RECV);
+    limit_bytes(&mut entry, 64);
+    ring.push(&entry);
+    ring.enter(0, None)?;
+    theirs.write_all(b"end")?;
+    theirs.shutdown(Shutdown::Write)?;
+    let mut armed = true;
+    while armed {
+        let Some(cqe) = next_within(ring, END_PATIENCE)? else { break };
+        drop(cqe.block().map(|id| blocks.taken(id)));
+        armed = cqe.more();
+    }
+    if armed {
+        end_receive(ring, blocks, fd)?;
+    }
+    Ok(!armed)
+}
+
+/// Ends what is armed on `fd`.
+fn end_receive(ring: &mut Ring, blocks: &mut Blocks, fd: types::Fd) -> io::Result<()> {
+    let all = CancelBuilder::fd(fd).all();
+    ring.push(&opcode::AsyncCancel2::new(all).build().user_data(CANCEL));
+    let (mut ended, mut answered) = (false, false);
+    while !ended || !answered {
+        let cqe = next(ring)?;
+        drop(cqe.block().map(|id| blocks.taken(id)));
+        answered |= cqe.user_data == CANCEL;
+        ended |= cqe.user_data == RECV && !cqe.more();
+        if cqe.user_data == CANCEL && cqe.result < 0 {
+            return Err(io::Error::from_raw_os_error(-cqe.result));
+        }
+    }
+    Ok(())
+}
+
+/// The next completion of a trial that must have one.
 fn next(ring: &mut Ring) -> io::Result<Cqe> {
+    next_within(ring, PATIENCE)?.ok_or_else(|| io::ErrorKind::TimedOut.into())
+}
+
+/// The next completion of a trial, if it comes in about this time.
+fn next_within(ring: &mut Ring, patience: Duration) -> io::Result<Option<Cqe>> {
     let mut one = Vec::with_capacity(1);
     for _ in 0..8 {
         ring.pop_into(&mut one, 1);
-        if let Some(cqe) = one.pop() {
-            return Ok(cqe);
+        if one.len() == 1 {
+            return Ok(one.pop());
         }
-        match ring.enter(1, Some(PATIENCE)) {
+        match ring.enter(1, Some(patience)) {
             Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => break,
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::from(io::ErrorKind::TimedOut))
+    ring.pop_into(&mut one, 1);
+    Ok(one.pop())
 }

@@ -25,6 +25,10 @@ const OPTLEN_AT: usize = 44;
 /// The largest byte limit the kernel understands.
 const LIMIT_MAX: u32 = i32::MAX as u32;
 
+/// Full blocks under one limit. After 32 in a row the kernel puts a receive aside and may forget
+/// an end of the stream that has come by then (io_uring/net.c, `MULTISHOT_MAX_RETRY`).
+const SHOTS_MAX: u32 = 24;
+
 /// The largest limit of an accept that is kept exactly.
 const EXACT_ACCEPTS_MAX: u32 = 8;
 
@@ -62,7 +66,7 @@ impl Uring {
             let len = cut.map_or(most, |cut| cut.min(most));
             let entry = opcode::RecvMulti::new(fd, GROUP).len(len).build();
             let mut entry = entry.user_data(user_data);
-            limit_bytes(&mut entry, limit.min(LIMIT_MAX));
+            limit_bytes(&mut entry, limit.min(len.saturating_mul(SHOTS_MAX)).min(LIMIT_MAX));
             entry
         } else {
             let len = cut.map_or(most, |cut| cut.min(most));
