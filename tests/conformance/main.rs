@@ -57,8 +57,6 @@ fn engines() -> Vec<(String, Config)> {
         enter_per_mille: 50,
         short_per_mille: 100,
         no_blocks_per_mille: 50,
-        // Lost F_MORE is played in the reactor's own contract tests; here one case hangs on unix
-        // with it, and whether the layer or the engine loses the end is not known yet.
         ended_per_mille: 100,
         late_per_mille: 100,
         ..Fault::NONE
