@@ -47,9 +47,9 @@ pub const SPARE_LISTS_MAX: usize = 256;
 /// links take turns with them.
 pub const BULK_HOT_BLOCKS: usize = 2;
 
-/// Bulk blocks in use at most: slow peers keep some, and the links beside them must not wait for
-/// those. Past them bulk receives take small blocks.
-pub const BULK_BLOCKS_MAX: usize = 48;
+/// Bulk blocks in use at most: 24 MiB. A peer that stops reading keeps two or three, and the links
+/// beside it must not wait for those. Past the most bulk receives take small blocks.
+pub const BULK_BLOCKS_MAX: usize = 96;
 
 /// Bulk blocks kept at home when idle.
 pub const BULK_HOME_BLOCKS_MAX: usize = 8;
