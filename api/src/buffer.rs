@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 
 use crate::base::Inner;
 use crate::bev::flag;
-use crate::evbuffer::{ChangeId, Eol, Evbuffer, EvbufferChange, Pending};
+use crate::evbuffer::{ChangeId, Edge, Eol, Evbuffer, EvbufferChange, Pending};
 use crate::fd::{Fd, FdKind};
 use crate::mutant::{self, Mutant};
 use crate::segment::Segment;
@@ -273,14 +273,21 @@ impl Buffer {
         (&mut moved).pour(self)
     }
 
-    /// Drops up to `n` bytes from the front.
+    /// Drops up to `n` bytes from the front; none while the start is frozen.
     pub fn drain(&self, n: usize) {
         let mut dead: Vec<Segment> = Vec::new();
-        self.change(|buffer| buffer.drain_into(n, &mut dead));
+        self.change(|buffer| {
+            if !buffer.is_frozen(Edge::Start) {
+                buffer.drain_into(n, &mut dead);
+            }
+        });
     }
 
-    /// Moves bytes from the front into `into`; returns how many.
+    /// Moves bytes from the front into `into`; returns how many. None while the start is frozen.
     pub fn remove(&self, into: &mut [u8]) -> usize {
+        if self.look(|buffer| buffer.is_frozen(Edge::Start)).unwrap_or(false) {
+            return 0;
+        }
         let n = self.copyout(into);
         self.drain(n);
         n

@@ -5,7 +5,8 @@ use std::any::Any;
 use std::time::Duration;
 
 use crate::bev::{Timeout, Under, flag};
-use crate::bufferevent::tell_held;
+use crate::bufferevent::{BevEvent, tell_held};
+use crate::error::Error;
 use crate::event::What;
 use crate::limits;
 use crate::mutant::{self, Mutant};
@@ -17,6 +18,16 @@ use crate::transport::{Cx, Transport};
 
 /// The transport number of the base's own polls.
 const OWN: u8 = u8::MAX;
+
+/// The part of an event's token that is its slot; half of the epoch lies above it.
+const EVENT_SLOT_MASK: u32 = 0xff_ffff;
+
+/// Names the poll of an event, and which of its polls.
+fn event_token(key: Key, epoch: u16) -> Token {
+    debug_assert!(key.slot <= EVENT_SLOT_MASK, "there are under 2^24 events");
+    let [low, high] = epoch.to_le_bytes();
+    Token::new(OWN, low, key.generation as u16, key.slot | u32::from(high) << 24)
+}
 
 /// What a freed slot leaves behind, to be dropped when nothing is borrowed.
 pub(crate) type Remains = Vec<Box<dyn Any>>;
@@ -160,9 +171,8 @@ impl Core {
         }
         // Behind a half close nothing is sent, so what was written there is not waited for.
         let all_taken = bev.output.is_empty() || bev.has(flag::WRITE_OVER | flag::FINISHED);
-        if bev.has(flag::FREED) && (!bev.has(flag::CONNECTED) || all_taken && bev.in_flight == 0)
-            || bev.has(flag::FREED) && bev.has(flag::WRITE_OVER)
-        {
+        // What was written before the connection was made waits for it.
+        if bev.has(flag::FREED) && (all_taken && bev.in_flight == 0 || bev.has(flag::WRITE_OVER)) {
             bev.set(flag::ABORTED);
             self.with_transport(transport, |transport, cx| transport.abort(cx, link));
             return;
@@ -208,6 +218,9 @@ impl Core {
             remains.extend(more.handler.take().map(|old| Box::new(old) as Box<dyn Any>));
             let fds = std::mem::take(&mut more.fds_in);
             remains.push(Box::new(fds));
+            if let Some(above) = more.above.take() {
+                self.undermine(above);
+            }
         }
         match under {
             Under::Filter { below } if !now && had_filter_work => {
@@ -219,14 +232,27 @@ impl Core {
                 let _ = below;
             }
             Under::Filter { below } => {
-                remains.extend(self.free_bev(below, now));
                 remains.extend(self.drop_filter(key));
+                remains.extend(self.free_bev(below, now));
             }
             Under::Link { .. } if !now => self.start_linger(key),
             _ => {}
         }
         self.router.mark_dirty(key.slot);
         remains
+    }
+
+    /// What a filter stands on was freed by its own handle: the filter is told.
+    fn undermine(&mut self, above: Key) {
+        let Some(top) = self.router.bevs.get_mut(above).filter(|top| !top.has(flag::FREED)) else {
+            return;
+        };
+        top.under = Under::Nothing;
+        top.set(flag::READ_OVER | flag::WRITE_OVER);
+        let error = Error::refused("filter", "the bufferevent under it was freed");
+        top.say(BevEvent::Error { side: Side::Both, error });
+        self.router.queue_bev(above.slot);
+        self.router.mark_dirty(above.slot);
     }
 
     /// Takes a freed filter's slot out.
@@ -318,7 +344,7 @@ impl Core {
                 multishot: slot.what.contains(What::PERSIST),
                 edge: slot.what.contains(What::EDGE),
             };
-            let token = Token::new(OWN, slot.epoch, key.generation as u16, key.slot);
+            let token = event_token(key, slot.epoch);
             slot.op = Some(self.reactor.push(token, op));
         }
         if !slot.counted && !slot.what.contains(What::SIGNAL) {
@@ -378,9 +404,10 @@ impl Core {
 
     fn event_complete(&mut self, completion: Completion) {
         let token = completion.token;
-        let Some(key) = self.router.events.find16(token.slot(), token.generation()) else { return };
+        let place = token.slot() & EVENT_SLOT_MASK;
+        let Some(key) = self.router.events.find16(place, token.generation()) else { return };
         let Some(slot) = self.router.events.get_mut(key) else { return };
-        if slot.epoch != token.kind() {
+        if event_token(key, slot.epoch) != token {
             return;
         }
         if !completion.more {

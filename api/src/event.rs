@@ -113,7 +113,7 @@ pub(crate) struct EventSlot {
     pub callback: Option<EventFn>,
     pub op: Option<OpId>,
     /// Tells a late completion of an earlier poll from one of this.
-    pub epoch: u8,
+    pub epoch: u16,
     pub timer: Option<TimerId>,
     pub timeout: Option<Duration>,
     pub pending: What,

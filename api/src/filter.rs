@@ -6,11 +6,45 @@ use std::rc::Rc;
 
 use crate::base::Inner;
 use crate::bev::{Under, flag};
-use crate::bufferevent::BevEvent;
+use crate::bufferevent::{BevEvent, Filter};
 use crate::core::Remains;
 use crate::error::Error;
+use crate::evbuffer::Evbuffer;
 use crate::reactor::Side;
 use crate::slab::Key;
+
+/// A filter and two buffers out of their slots. They are put back when the filter returns or
+/// panics.
+struct Out<'a> {
+    inner: &'a Inner,
+    above: Key,
+    below: Key,
+    inward: bool,
+    filter: Option<Box<dyn Filter>>,
+    /// Of the one above.
+    high: Evbuffer,
+    /// Of the one below.
+    low: Evbuffer,
+}
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        let mut core = self.inner.core.borrow_mut();
+        let router = &mut core.router;
+        let inward = self.inward;
+        if let Some(under) = router.bevs.get_mut(self.below) {
+            let place = if inward { &mut under.input } else { &mut under.output };
+            std::mem::swap(place, &mut self.low);
+        }
+        if let Some(top) = router.bevs.get_mut(self.above) {
+            let place = if inward { &mut top.input } else { &mut top.output };
+            std::mem::swap(place, &mut self.high);
+            top.more().filter = self.filter.take();
+        }
+        router.mark_dirty(self.below.slot);
+        // What found no slot any more goes with `self`, when nothing is borrowed.
+    }
+}
 
 impl Inner {
     /// What came to the bufferevent under a filter goes through the filter to the one above.
@@ -64,7 +98,7 @@ impl Inner {
         below: Key,
         inward: bool,
     ) -> Option<std::io::Result<()>> {
-        let (mut filter, mut from, mut to, end) = {
+        let (mut out, end) = {
             let mut core = self.core.borrow_mut();
             let router = &mut core.router;
             // Nothing is taken out before it is sure that it can be put back.
@@ -76,28 +110,16 @@ impl Inner {
                 top.has(flag::FINISH) || top.has(flag::FREED)
             };
             let filter = top.more().filter.take()?;
-            let top_buffer = std::mem::take(if inward { &mut top.input } else { &mut top.output });
+            let high = std::mem::take(if inward { &mut top.input } else { &mut top.output });
             let under = router.bevs.get_mut(below).expect("it was just here");
             let low = std::mem::take(if inward { &mut under.input } else { &mut under.output });
-            let (from, to) = if inward { (low, top_buffer) } else { (top_buffer, low) };
-            (filter, from, to, end)
+            (Out { inner: self, above, below, inward, filter: Some(filter), high, low }, end)
         };
-        let result = match inward {
-            true => filter.input(&mut from, &mut to, end),
-            false => filter.output(&mut from, &mut to, end),
-        };
-        let mut core = self.core.borrow_mut();
-        let router = &mut core.router;
-        let (low, top_buffer) = if inward { (from, to) } else { (to, from) };
-        if let Some(under) = router.bevs.get_mut(below) {
-            *(if inward { &mut under.input } else { &mut under.output }) = low;
-        }
-        if let Some(top) = router.bevs.get_mut(above) {
-            *(if inward { &mut top.input } else { &mut top.output }) = top_buffer;
-            top.more().filter = Some(filter);
-        }
-        router.mark_dirty(below.slot);
-        Some(result)
+        let Out { filter: Some(filter), high, low, .. } = &mut out else { return None };
+        Some(match inward {
+            true => filter.input(low, high, end),
+            false => filter.output(high, low, end),
+        })
     }
 
     fn run_filter_input(self: &Rc<Self>, below: Key, above: Key) {
@@ -149,11 +171,8 @@ impl Inner {
         core.router.mark_dirty(below.slot);
         let mut remains = Remains::new();
         if freed {
-            if let Some(under) = core.router.bevs.get_mut(below) {
-                under.more().above = None;
-            }
-            remains.extend(core.free_bev(below, false));
             remains.extend(core.drop_filter(above));
+            remains.extend(core.free_bev(below, false));
         } else {
             core.router.queue_bev(above.slot);
         }

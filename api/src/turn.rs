@@ -99,7 +99,8 @@ impl Inner {
             return Some(Duration::ZERO);
         }
         let next = core.router.wheel.next_deadline()?;
-        Some(next.saturating_duration_since(core.router.now()))
+        // The turn's own time may be old by now: deferred callbacks took theirs.
+        Some(next.saturating_duration_since(core.reactor.now()))
     }
 
     fn timers(&self) {

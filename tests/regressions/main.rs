@@ -6,10 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringlane::Buffer;
+use ringlane::evbuffer::Edge;
 use ringlane::prelude::*;
 use ringlane::reactor::{Config, Engine};
-use ringlane::{Buffer, Filter};
 use ringlane_kit::sim::{Setup, World};
+
+mod filters;
 
 fn epoll() -> EventBase {
     let config = Config { engine: Engine::Epoll, ..Config::default() };
@@ -369,87 +372,68 @@ fn dispatch_ends_although_the_last_callback_waited_for_more_urgent_ones() {
     drop((b, watchdog));
 }
 
-/// Passes bytes on.
-struct Plain;
-
-impl Filter for Plain {
-    fn input(&mut self, from: &mut Evbuffer, to: &mut Evbuffer, _end: bool) -> io::Result<()> {
-        to.append(from);
-        Ok(())
-    }
-    fn output(&mut self, from: &mut Evbuffer, to: &mut Evbuffer, _end: bool) -> io::Result<()> {
-        to.append(from);
-        Ok(())
-    }
-}
-
 #[test]
-fn bytes_that_came_while_reading_through_a_filter_was_off_are_told_when_it_is_on_again() {
-    let base = epoll();
-    let (a, b) = base.pair().expect("a pair");
-    let top = base.filter(b, Plain);
-    let got = Rc::new(Cell::new(0));
-    let count = Rc::clone(&got);
-    top.on_read(move |top| count.set(count.get() + top.input().take().len()));
-    top.enable(READ);
-    idle(&base, 5);
-    top.disable(READ);
-    a.output().add(b"held");
-    idle(&base, 20);
-    assert_eq!(got.get(), 0);
-    top.enable(READ);
-    until(&base, "what was held", || got.get() == 4);
-    a.output().add(b"more");
-    until(&base, "what came later", || got.get() == 8);
-}
-
-#[test]
-fn the_write_callback_over_a_filter_comes_for_what_was_written_only() {
-    let base = epoll();
-    let (a, b) = base.pair().expect("a pair");
-    let top = base.filter(b, Plain);
-    let (got, written) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let (count, writes) = (Rc::clone(&got), Rc::clone(&written));
-    top.on_read(move |top| count.set(count.get() + top.input().take().len()));
-    top.on_write(move |_| writes.set(writes.get() + 1));
-    top.enable(READ);
-    a.output().add(b"question");
-    until(&base, "the question", || got.get() == 8);
-    idle(&base, 5);
-    assert_eq!(written.get(), 0);
-    top.output().add(b"answer");
-    until(&base, "the answer is sent", || written.get() == 1);
-}
-
-#[test]
-fn a_read_limit_over_a_filter_sees_what_is_received() {
+fn what_is_written_while_dialing_leaves_although_the_connection_is_freed_at_once() {
     let world = world();
     let base = simulated(&world);
-    let (a, b) = base.pair().expect("a pair");
-    let top = base.filter(b, Plain);
-    let seen = Rc::new(RefCell::new(Vec::new()));
-    let note = Rc::clone(&seen);
-    top.on_read(|top| drop(top.input().take()));
-    top.on_event(move |_, event| note.borrow_mut().push(event.to_string()));
-    top.set_timeouts(Some(Duration::from_millis(50)), None);
-    top.enable(READ);
-    let beat = base.every(Duration::from_millis(20), move |_| a.output().add(b"x"));
-    base.stop_after(Duration::from_secs(1));
-    base.dispatch().expect("it runs");
-    assert!(seen.borrow().is_empty(), "{:?}", seen.borrow());
-    beat.free();
+    let got = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&got);
+    let listener = base
+        .listen("tcp://127.0.0.1:0", move |conn| {
+            let log = Rc::clone(&log);
+            conn.on_read(move |c| log.borrow_mut().extend(c.input().take()));
+            conn.on_event(|c, event| {
+                if event.is_end() {
+                    c.free();
+                }
+            });
+            conn.enable(READ);
+        })
+        .expect("it listens");
+    let conn = base.connect(listener.address().to_string()).expect("it dials");
+    conn.output().add(b"farewell");
+    conn.free();
+    until(&base, "the bytes", || got.borrow().len() == 8);
+    assert_eq!(*got.borrow(), b"farewell");
+    listener.free();
+    base.dispatch().expect("nothing is left");
+    // A dial without anything to say ends at once.
+    base.connect("tcp://127.0.0.1:1").expect("it dials").free();
+    base.dispatch().expect("nothing is left");
 }
 
 #[test]
-fn a_peer_that_never_reads_stops_a_filtered_echo() {
+fn an_event_added_again_very_often_in_one_turn_hears_of_its_last_poll_only() {
+    let base = epoll();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let calls = Rc::new(Cell::new(0));
+    let count = Rc::clone(&calls);
+    let event = base
+        .event(ours, What::READ | What::PERSIST, move |_, _| count.set(count.get() + 1))
+        .expect("an event");
+    for _ in 0..128 {
+        event.add(None);
+        event.del();
+    }
+    event.add(None);
+    idle(&base, 5);
+    assert_eq!(calls.get(), 0, "nothing has come");
+    io::Write::write_all(&mut &theirs, b"x").expect("written");
+    until(&base, "the readiness", || calls.get() > 0);
+}
+
+#[test]
+fn a_frozen_start_keeps_its_bytes_from_drain_and_remove() {
     let base = epoll();
     let (a, b) = base.pair().expect("a pair");
-    let top = base.filter(b.clone(), Plain);
-    top.on_read(|top| top.output().append(top.input()));
-    top.enable(READ);
-    for _ in 0..2000 {
-        a.output().add(&[7; 16 * 1024]);
-        idle(&base, 2);
-    }
-    assert!(b.output().len() < 2 << 20, "{} bytes wait", b.output().len());
+    a.output().add(b"kept");
+    until(&base, "the bytes", || {
+        b.enable(READ);
+        b.input().len() == 4
+    });
+    b.input().with(|input| input.freeze(Edge::Start));
+    b.input().drain(4);
+    assert_eq!((b.input().len(), b.input().remove(&mut [0; 4])), (4, 0));
+    b.input().with(|input| input.unfreeze(Edge::Start));
+    assert_eq!(b.input().take(), b"kept");
 }
