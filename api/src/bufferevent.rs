@@ -314,7 +314,7 @@ impl Bufferevent {
         if !able {
             return Err(Error::refused(
                 "send descriptors",
-                "only unix:// connections carry descriptors",
+                "connections of this kind carry no descriptors",
             ));
         }
         if bev.more().fds_out.len() + fds.len() > crate::limits::MESSAGE_FDS_MAX {

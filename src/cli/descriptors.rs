@@ -19,13 +19,12 @@ pub fn raise(per_connection: u64) -> Result<usize> {
     }
     let connections = limit.saturating_sub(OTHER_DESCRIPTORS) / per_connection;
     let connections = usize::try_from(connections.clamp(1, u64::from(u32::MAX)))?;
+    let plural = if connections == 1 { "" } else { "s" };
+    let room = format!("room for {connections} connection{plural}");
     if limit == soft {
-        eprintln!("ringlane: descriptor limit {soft}: room for {connections} connections");
+        eprintln!("ringlane: descriptor limit {soft}: {room}");
     } else {
-        eprintln!(
-            "ringlane: descriptor limit raised from {soft} to {limit}: room for {connections} \
-             connections"
-        );
+        eprintln!("ringlane: descriptor limit raised from {soft} to {limit}: {room}");
     }
     Ok(connections)
 }

@@ -88,8 +88,10 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
         .map_err(|_| "not a possible number of seconds; write it like 30 or 0.5".to_string())
 }
 
-/// A number of bytes: `4096`, `64K`, `16M`, `1G`.
+/// A number of bytes: `4096`, `64K`, `16M`, `1G`; `64KiB` is the same as `64K`.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let units = ['K', 'k', 'M', 'm', 'G', 'g'];
+    let text = text.strip_suffix("iB").filter(|text| text.ends_with(units)).unwrap_or(text);
     let (digits, shift) = match text.char_indices().next_back() {
         Some((at, 'K' | 'k')) => (&text[..at], 10),
         Some((at, 'M' | 'm')) => (&text[..at], 20),
@@ -115,8 +117,9 @@ mod tests {
     fn bytes_are_read_with_their_unit() {
         assert_eq!(parse_bytes("7"), Ok(7));
         assert_eq!(parse_bytes("64K"), Ok(65536));
+        assert_eq!(parse_bytes("64MiB"), Ok(64 << 20));
         assert_eq!(parse_bytes("1G"), Ok(1 << 30));
-        assert!(parse_bytes("1T").is_err() && parse_bytes("").is_err());
+        assert!(parse_bytes("1T").is_err() && parse_bytes("64iB").is_err() && parse_bytes("").is_err());
         assert!(parse_bytes("99999999999999G").is_err());
     }
 

@@ -64,6 +64,9 @@ impl Family for Tcp {
                 format!("{what}; write it like tcp://127.0.0.1:8080 or tcp://[::1]:8080"),
             ))
         };
+        if text.starts_with('[') {
+            return bad(format!("`{text}` is not an IPv6 address in brackets with a port"));
+        }
         let Some((host, port)) = text.rsplit_once(':') else {
             return bad("no port".into());
         };
