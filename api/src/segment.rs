@@ -31,6 +31,7 @@ pub struct Home {
     out: Cell<usize>,
     scarce_at: Cell<usize>,
     kept: Cell<usize>,
+    returns: Cell<u64>,
 }
 
 struct Inner {
@@ -59,6 +60,7 @@ impl Home {
             out: Cell::new(0),
             scarce_at: Cell::new(usize::MAX),
             kept: Cell::new(0),
+            returns: Cell::new(0),
         })
     }
 
@@ -97,6 +99,11 @@ impl Home {
     /// as kept until fewer are out.
     pub fn give_up(&self) {
         self.kept.set(self.out.get());
+    }
+
+    /// How often a block has come home.
+    pub fn returns(&self) -> u64 {
+        self.returns.get()
     }
 
     /// A block left somebody's hands.
@@ -186,6 +193,7 @@ impl Drop for Block {
             return;
         }
         home.one_less_out();
+        home.returns.set(home.returns.get() + 1);
         let mut free = home.free.borrow_mut();
         if free.len() < home.keep_max {
             free.push(inner);
