@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and who answers it.
 
+mod child;
 mod demo;
 mod descriptors;
 mod doctor;

@@ -1,7 +1,7 @@
 //! The demo's table.
 
 use super::load::Measured;
-use super::servers::Runs;
+use crate::cli::child::Runs;
 
 /// One run.
 pub struct Row {
