@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +34,11 @@ pub struct Runs {
     pub fell_back: String,
 }
 
+/// The path of this program.
+pub fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().context("finding this program")
+}
+
 /// A server process.
 pub struct Server {
     child: Child,
@@ -45,8 +51,7 @@ pub struct Server {
 impl Server {
     /// Starts this program again with `arguments` and waits until it says where it listens.
     pub fn start(name: &'static str, engine: &str, arguments: &[&str]) -> Result<Server> {
-        let program = std::env::current_exe().context("finding this program")?;
-        let mut child = Command::new(program)
+        let mut child = Command::new(this_program()?)
             .args(["--engine", engine])
             .args(arguments)
             .arg("--child")

@@ -16,6 +16,7 @@ use ringlane::reactor::{Config, Engine};
 
 use super::cores::Places;
 use super::load::{Kind, Load, Mark, Sample, histogram};
+use crate::cli::child::this_program;
 use crate::cli::proc;
 
 /// Messages between two looks at the clock of a stream.
@@ -145,7 +146,7 @@ impl Pair {
             }
         }
         let echoes = load.kind == Kind::RoundTrip;
-        let mut child = Command::new(std::env::current_exe().context("finding this program")?)
+        let mut child = Command::new(this_program()?)
             .args(["perf", "--stand-in", reference.name(), &names[0], &names[1]])
             .args([load.size.to_string(), u8::from(echoes).to_string()])
             .stdin(Stdio::piped())
