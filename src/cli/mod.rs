@@ -119,7 +119,9 @@ mod tests {
         assert_eq!(parse_bytes("64K"), Ok(65536));
         assert_eq!(parse_bytes("64MiB"), Ok(64 << 20));
         assert_eq!(parse_bytes("1G"), Ok(1 << 30));
-        assert!(parse_bytes("1T").is_err() && parse_bytes("64iB").is_err() && parse_bytes("").is_err());
+        assert!(
+            parse_bytes("1T").is_err() && parse_bytes("64iB").is_err() && parse_bytes("").is_err()
+        );
         assert!(parse_bytes("99999999999999G").is_err());
     }
 
