@@ -1,8 +1,8 @@
 //! One link: the credit protocol as a machine without input and output of its own.
 //!
 //! ```text
-//!  open ─► Waiting ─connect─► Open ──abort──► Leaving ─goodbye taken─► Draining ─all polled─► Closed
-//!             │                │ └─something failed─► Broken ──abort──────^
+//!  open ─► Waiting ─connect─► Open ──abort──► Leaving ─goodbye taken─► Draining ─► Closed
+//!             │                │ └─something failed─► Broken ──abort──────^   all polled
 //!             └────────────────┴── abort, the peer is gone ───────────────^
 //! ```
 //!
