@@ -34,6 +34,10 @@ pub const PROGRESS_COMPLETIONS_MAX: usize = 256;
 /// are refused: an overrun kills the device for everybody.
 pub const QUEUE_ENTRIES: u32 = 16 * 1024;
 
+/// Bytes of messages that wait for room on a wire that is a stream: enough that its sender never
+/// waits for us, a message more than that at most.
+pub const WIRE_BYTES_MAX: usize = 256 * 1024;
+
 /// How long a link that was closed here waits until the peer's device has its goodbye.
 pub const LINGER: Duration = Duration::from_secs(5);
 

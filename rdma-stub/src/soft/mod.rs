@@ -14,9 +14,10 @@ mod fabric;
 mod pair;
 mod queue;
 mod region;
+mod stream;
 mod wire;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::verbs::{
@@ -29,6 +30,7 @@ use region::Regions;
 
 pub use fabric::{Cable, Fabric, Fate};
 pub use region::POISON;
+pub use stream::StreamWire;
 pub use wire::{Packet, Says, Wire};
 
 /// Packets that the hardware handles in one go.
@@ -88,6 +90,8 @@ pub struct Device<W> {
     limits: DeviceLimits,
     core: Core,
     pairs: BTreeMap<PairNumber, Pair>,
+    /// Pairs that have something for the wire, or wait for the clock.
+    active: BTreeSet<PairNumber>,
     next_pair: u32,
     async_events: VecDeque<AsyncEvent>,
     overrun_told: Vec<bool>,
@@ -108,6 +112,7 @@ impl<W: Wire> Device<W> {
             limits: DeviceLimits { message_bytes_max, ..limits },
             core,
             pairs: BTreeMap::new(),
+            active: BTreeSet::new(),
             // Like hardware's, numbers below are taken.
             next_pair: 2,
             async_events: VecDeque::new(),
@@ -148,12 +153,16 @@ impl<W: Wire> Device<W> {
 
     /// When it wants to run though nothing arrived, on its wire's clock.
     pub fn deadline(&self) -> Option<Duration> {
-        self.pairs.values().filter_map(Pair::deadline).min()
+        self.active().filter_map(Pair::deadline).min()
     }
 
     /// Whether something waits for room on the wire.
     pub fn is_held_up(&self) -> bool {
-        self.pairs.values().any(Pair::is_held_up)
+        self.active().any(Pair::is_held_up)
+    }
+
+    fn active(&self) -> impl Iterator<Item = &Pair> {
+        self.active.iter().filter_map(|number| self.pairs.get(number))
     }
 
     /// Breaks the device: nothing completes any more.
@@ -173,9 +182,11 @@ impl<W: Wire> Device<W> {
             let Some((port, packet)) = self.wire.take() else { break };
             self.packet(port, &packet);
         }
-        for pair in self.pairs.values_mut() {
+        self.active.retain(|number| {
+            let Some(pair) = self.pairs.get_mut(number) else { return false };
             pair.drive(&mut self.core, &mut self.wire);
-        }
+            pair.is_held_up() || pair.deadline().is_some()
+        });
         self.overruns();
     }
 
@@ -190,15 +201,20 @@ impl<W: Wire> Device<W> {
             says => pair.answered(&mut self.core, packet.number, says, self.wire.now()),
         }
         pair.send_answer(&mut self.wire);
+        self.active.insert(packet.to);
     }
 
     /// Pairs of a queue that has overrun are gone.
     fn overruns(&mut self) {
+        let told = self.async_events.len();
         for (i, queue) in self.core.queues.iter().enumerate() {
             if queue.overran() && !self.overrun_told[i] {
                 self.overrun_told[i] = true;
                 self.async_events.push_back(AsyncEvent::QueueOverrun(QueueNumber(i as u32)));
             }
+        }
+        if self.async_events.len() == told {
+            return;
         }
         for pair in self.pairs.values_mut() {
             if self.overrun_told[pair.queue()] {
@@ -321,7 +337,7 @@ impl<W: Wire> Verbs for Device<W> {
         Ok(())
     }
 
-    fn post_send(&mut self, pair: PairNumber, request: &SendRequest<'_>) -> Result<(), Refusal> {
+    fn post_send(&mut self, number: PairNumber, request: &SendRequest<'_>) -> Result<(), Refusal> {
         self.interrupt();
         let bytes: u64 = request.pieces.iter().map(|piece| u64::from(piece.length)).sum();
         let pieces = request.pieces.len();
@@ -329,8 +345,9 @@ impl<W: Wire> Verbs for Device<W> {
         if pieces > pieces_max as usize || bytes > u64::from(bytes_max) {
             return Err(Refusal::Limit);
         }
-        let (pair, core) = self.pair(pair)?;
+        let (pair, core) = self.pair(number)?;
         pair.post_send(core, request)?;
+        self.active.insert(number);
         self.overruns();
         self.interrupt();
         Ok(())
