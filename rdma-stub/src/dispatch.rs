@@ -23,7 +23,7 @@ use ringlane_api::slab::{Key, Slab};
 use ringlane_api::transport::LinkEvent;
 
 use crate::limits;
-use crate::link::{FileRead, Link, Offer, Scope, Shape};
+use crate::link::{Fault, FileRead, Link, Offer, Scope, Shape};
 use crate::verbs::{PairNumber, Port, QueueNumber, Refusal, Retry, Verbs, WorkCompletion};
 
 /// Whether the loop may sleep.
@@ -175,11 +175,11 @@ impl<V: Verbs> Dispatch<V> {
         self.with(key, events, |link, scope| link.lingered(scope));
     }
 
-    /// The peer's process is gone; what it had sent is handled first.
-    pub fn peer_lost(&mut self, key: Key, events: &mut Events) {
+    /// The link to the peer ends for a reason from outside; what had come is handled first.
+    pub fn peer_lost(&mut self, key: Key, fault: Fault, events: &mut Events) {
         let turns = limits::QUEUE_ENTRIES as usize / limits::PROGRESS_COMPLETIONS_MAX + 1;
         (0..turns).any(|_| !self.progress(events));
-        self.with(key, events, |link, scope| link.peer_lost(scope));
+        self.with(key, events, |link, scope| link.peer_lost(scope, fault));
     }
 
     /// Handles a bounded number of completions; says whether there may be more.

@@ -16,8 +16,23 @@
 
 pub mod credit;
 pub mod dispatch;
+pub mod hello;
 pub mod limits;
 pub mod link;
 pub mod message;
 pub mod soft;
+mod transport;
 pub mod verbs;
+
+use ringlane_api::transport::Transport;
+
+/// The transport `rdma://host:port`, for `EventBase::with`. Its links are introduced by TCP, and
+/// its device is the one in software.
+///
+/// ```
+/// assert_eq!(ringlane_rdma_stub::transport().scheme(), "rdma");
+/// ```
+pub fn transport() -> Box<dyn Transport> {
+    let rdma = transport::Rdma::new(ringlane_tcp::transport(), link::Shape::default());
+    Box::new(rdma.expect("the software device has room for one queue"))
+}

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// Bytes in a posted receive, header included: one block of the house.
-pub const MESSAGE_BYTES: u32 = 16 * 1024;
+/// Bytes in a posted receive, header included: half a block of the house, so that a link's
+/// registered memory stays under 256 KiB.
+pub const MESSAGE_BYTES: u32 = 8 * 1024;
 
 /// The smallest message a peer may ask for; below it headers would be most of what travels.
 pub const MESSAGE_BYTES_MIN: u32 = 64;
@@ -11,8 +12,8 @@ pub const MESSAGE_BYTES_MIN: u32 = 64;
 /// The largest message a peer may ask for: it bounds the memory that a hello can cost.
 pub const MESSAGE_BYTES_MAX: u32 = 1024 * 1024;
 
-/// Data messages that a peer may have on their way to us: with full messages 256 KiB, the output's
-/// high watermark on the other side.
+/// Data messages that a peer may have on their way to us: with full messages 128 KiB, what one arm
+/// of a busy TCP link may bring.
 pub const WINDOW: u32 = 16;
 
 /// The largest window a peer may announce: totals are compared modulo 2^32, and what a peer may
@@ -31,8 +32,8 @@ pub const CONTROL: u32 = 4;
 pub const PROGRESS_COMPLETIONS_MAX: usize = 256;
 
 /// Entries of the one completion queue of a reactor's device. Links whose work could overrun it
-/// are refused: an overrun kills the device for everybody.
-pub const QUEUE_ENTRIES: u32 = 16 * 1024;
+/// are refused: an overrun kills the device for everybody. Enough for 8,192 links.
+pub const QUEUE_ENTRIES: u32 = 256 * 1024;
 
 /// Bytes of messages that wait for room on a wire that is a stream: enough that its sender never
 /// waits for us, a message more than that at most.

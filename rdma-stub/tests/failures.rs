@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use ringlane_api::reactor::Side;
-use ringlane_rdma_stub::link::Shape;
+use ringlane_rdma_stub::link::{Fault, Shape};
 use ringlane_rdma_stub::soft::{Fate, LIMITS};
 use ringlane_rdma_stub::verbs::{DeviceLimits, Refusal};
 use world::{Plan, World};
@@ -44,7 +44,7 @@ fn tell_of_death(world: &mut World, n: usize) {
     world.run_to_stall();
     let node = &mut world.nodes[n];
     for end in node.ends.iter().filter(|end| !end.closed) {
-        node.dispatch.peer_lost(end.key, &mut node.events);
+        node.dispatch.peer_lost(end.key, Fault::Reset, &mut node.events);
     }
     node.asleep = false;
 }
@@ -88,7 +88,7 @@ fn a_peer_whose_process_died_has_all_delivered_that_had_arrived_and_then_the_err
         world.fabric.unplug(port);
         let node = &mut world.nodes[1];
         let key = node.ends[0].key;
-        node.dispatch.peer_lost(key, &mut node.events);
+        node.dispatch.peer_lost(key, Fault::Reset, &mut node.events);
         node.asleep = false;
         world.closes = true;
         world.nodes[0].asleep = false;
@@ -117,7 +117,7 @@ fn a_paused_reader_gets_what_had_arrived_before_it_hears_of_the_death() {
     world.run_to_stall();
     let node = &mut world.nodes[1];
     assert_eq!(node.dispatch.link(key).map(|link| link.held()), Some(4));
-    node.dispatch.peer_lost(key, &mut node.events);
+    node.dispatch.peer_lost(key, Fault::Reset, &mut node.events);
     let kinds = |events: &ringlane_rdma_stub::dispatch::Events| -> Vec<String> {
         let name = |text: String| text.split(['(', ' ']).next().unwrap_or_default().to_string();
         events.iter().map(|(_, event)| name(format!("{event:?}"))).collect()

@@ -39,9 +39,10 @@ impl Link {
         self.settle(scope);
     }
 
-    /// The peer's process is gone. Called after everything that had completed was handled.
-    pub fn peer_lost(&mut self, scope: &mut Scope<'_>) {
-        self.broke(scope, Fault::Reset);
+    /// The peer is lost for a reason from outside. Called after everything that had completed was
+    /// handled.
+    pub fn peer_lost(&mut self, scope: &mut Scope<'_>, fault: Fault) {
+        self.broke(scope, fault);
         self.settle(scope);
     }
 

@@ -25,6 +25,7 @@ use std::io;
 use std::rc::Rc;
 
 use ringlane_api::limits::LEASE_BLOCKS_MAX;
+use ringlane_api::reactor::forked;
 use ringlane_api::segment::{Home, Lease};
 use ringlane_api::transport::LinkEvent;
 
@@ -127,6 +128,10 @@ pub enum Fault {
     Refused(Refusal),
     /// The device is gone.
     DeviceGone,
+    /// What the peer's device sent is no frame.
+    Frame,
+    /// The link belongs to the parent of this process.
+    Forked,
 }
 
 impl Fault {
@@ -155,6 +160,10 @@ impl Fault {
             }
             Fault::Refused(refusal) => refusal.into(),
             Fault::DeviceGone => Refusal::DeviceGone.into(),
+            Fault::Frame => {
+                other(io::ErrorKind::InvalidData, "what the peer's device sent is no frame".into())
+            }
+            Fault::Forked => forked(),
         }
     }
 }
