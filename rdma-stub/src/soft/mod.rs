@@ -33,9 +33,6 @@ pub use region::POISON;
 pub use stream::StreamWire;
 pub use wire::{Packet, Says, Wire};
 
-/// Packets that the hardware handles in one go.
-const PACKETS_MAX: usize = 1024;
-
 /// What the software device can do, if nobody says otherwise.
 pub const LIMITS: DeviceLimits = DeviceLimits {
     queue_entries_max: 1 << 20,
@@ -178,8 +175,8 @@ impl<W: Wire> Device<W> {
         if self.gone {
             return;
         }
-        for _ in 0..PACKETS_MAX {
-            let Some((port, packet)) = self.wire.take() else { break };
+        // No more than has arrived: what this sends arrives elsewhere, or later.
+        while let Some((port, packet)) = self.wire.take() {
             self.packet(port, &packet);
         }
         self.active.retain(|number| {

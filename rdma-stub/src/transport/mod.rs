@@ -68,7 +68,7 @@ impl Rdma {
     pub(crate) fn new(inner: Box<dyn Transport>, shape: Shape) -> Result<Rdma, Refusal> {
         Ok(Rdma {
             inner,
-            dispatch: Dispatch::new(Device::new(StreamWire::new(), LIMITS))?,
+            dispatch: Dispatch::new(Device::new(StreamWire::new(shape.message_bytes), LIMITS))?,
             shape,
             slots: Slots::default(),
             by_inner: HashMap::new(),

@@ -65,6 +65,11 @@ impl Rig {
         ["tcp", "unix"].contains(&self.scheme)
     }
 
+    /// Whether addresses of this transport are hosts and ports.
+    pub fn has_hosts(&self) -> bool {
+        ["tcp", "rdma"].contains(&self.scheme)
+    }
+
     /// An address to listen on that nobody else uses.
     pub fn address(&self) -> String {
         match self.scheme {
