@@ -249,6 +249,8 @@ impl Transport for Rdma {
         match (slot.state, slot.key) {
             (State::Greeting, _) => self.too_late(cx, link),
             (State::Leaving, Some(key)) => {
+                // What is still to go to a peer that does not read is given up in its time, too.
+                cx.timer(link, limits::LINGER);
                 self.dispatch.lingered(key, &mut self.events);
                 self.tell(cx);
             }
