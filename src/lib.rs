@@ -26,6 +26,7 @@
 pub mod forward;
 mod registry;
 
+pub use registry::local_addresses;
 pub use ringlane_api::{
     Address, BaseStats, BevEvent, Buffer, Bufferevent, Direction, Eol, Error, Evbuffer, Event,
     EventBase, Filter, Handler, LinkInfo, LinkOptions, ListenOptions, Listener, READ, Remote,

@@ -12,8 +12,14 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = error.to_string().replace('\n', " ");
-            eprintln!("ringlane: {line}");
+            let mut line = error.to_string();
+            for cause in error.chain().skip(1).map(|cause| cause.to_string()) {
+                // An error of the library says its cause itself.
+                if !line.contains(&cause) {
+                    line = format!("{line}: {cause}");
+                }
+            }
+            eprintln!("ringlane: {}", line.replace('\n', " "));
             ExitCode::FAILURE
         }
     }

@@ -11,8 +11,24 @@ pub(crate) fn transports() -> Vec<Box<dyn Transport>> {
     all
 }
 
+/// An address of each transport of this build at which a program on this machine may listen.
+/// Names are made from `unique`.
+///
+/// ```
+/// for address in ringlane::local_addresses("doc-example") {
+///     println!("{address}");
+/// }
+/// ```
+pub fn local_addresses(unique: &str) -> Vec<String> {
+    [tcp::local(), unix::local(unique)].into_iter().flatten().collect()
+}
+
 #[cfg(feature = "tcp")]
 mod tcp {
+    pub(super) fn local() -> Option<String> {
+        Some("tcp://127.0.0.1:0".into())
+    }
+
     pub(super) fn add(all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {
         all.push(ringlane_tcp::transport());
     }
@@ -20,11 +36,19 @@ mod tcp {
 
 #[cfg(not(feature = "tcp"))]
 mod tcp {
+    pub(super) fn local() -> Option<String> {
+        None
+    }
+
     pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
 }
 
 #[cfg(feature = "uds")]
 mod unix {
+    pub(super) fn local(unique: &str) -> Option<String> {
+        Some(format!("unix://@{unique}"))
+    }
+
     pub(super) fn add(all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {
         all.push(ringlane_uds::transport());
     }
@@ -32,6 +56,10 @@ mod unix {
 
 #[cfg(not(feature = "uds"))]
 mod unix {
+    pub(super) fn local(_unique: &str) -> Option<String> {
+        None
+    }
+
     pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
 }
 

@@ -29,8 +29,9 @@ pub const ARM_BYTES_MAX: u32 = 128 * 1024;
 /// Bytes in a block of bulk mode.
 pub const BULK_BLOCK_BYTES: usize = 256 * 1024;
 
-/// Busy turns that a bulk receive waits for a hot bulk block before it takes a cold one. A turn in
-/// which nothing happened ends the wait: blocks that a slow peer keeps do not come back by waiting.
+/// Busy turns in which no bulk block comes home, after which a bulk receive that waits for a hot
+/// one takes a cold one. A turn in which nothing happened ends the wait at once: blocks that a slow
+/// peer keeps do not come back by waiting.
 pub const BULK_PATIENCE_TURNS: u64 = 16;
 
 /// Arms of the largest limit, used up in a row, after which a link goes over to bulk mode.

@@ -47,6 +47,8 @@ pub(crate) enum Step {
     Last(io::Result<Outcome>),
     /// Progress, but not done: ask again soon.
     Again,
+    /// All bulk blocks are with others: ask again when those ahead have had their turn.
+    Queued,
     /// Nothing moves until this readiness comes.
     Blocked(Ready),
     /// Nothing moves, and no readiness will tell (the backlog of a Unix listener is full): ask
@@ -213,11 +215,17 @@ impl Pending {
             unreachable!("called for a bulk receive")
         };
         let hot = home.moving() < limits::BULK_HOT_BLOCKS;
-        if !hot && kit.busy && self.progress < limits::BULK_PATIENCE_TURNS {
-            // Others have them all: its turn comes when theirs are sent.
-            self.progress += 1;
-            kit.counters.syscalls -= 1;
-            return Step::Again;
+        if !hot && kit.busy {
+            // Others have them all: its turn comes when theirs are sent. As long as any come home
+            // the queue moves.
+            let (seen, waited) = (self.progress >> 8, self.progress & 0xff);
+            let returns = home.returns();
+            let waited = if seen == returns { waited + 1 } else { 0 };
+            if waited < limits::BULK_PATIENCE_TURNS {
+                self.progress = returns << 8 | waited;
+                kit.counters.syscalls -= 1;
+                return Step::Queued;
+            }
         }
         let few = home.out() < limits::BULK_BLOCKS_MAX;
         if !hot && few {

@@ -20,13 +20,19 @@ mod transfer;
 mod watch;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::kill;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::stat::{Mode, SFlag, fstat, lstat};
+use nix::unistd::Pid;
 use ringlane_api::fd::{Fd, FdKind};
 use ringlane_api::reactor::{Credentials, Family, Occupant, Side, SockName, SockOption, Sys};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -37,6 +43,14 @@ pub(crate) use transfer::{
     Sent, accept, connect, is_unix, recv, recv_noting, replace, send, sendfile,
 };
 pub(crate) use watch::{Watch, poll_now};
+
+/// How long the ring of a process that was killed may hold its sockets, in ms.
+const RING_END_MS: u16 = 500;
+
+/// How long a taken port is waited for, and how often it is looked at: nothing tells a living
+/// holder from the ring of a dead one, so the error for a living one is that late.
+const PORT_WAIT: Duration = Duration::from_millis(200);
+const PORT_LOOK: Duration = Duration::from_millis(10);
 
 /// The kernel, as far as it answers at once.
 #[derive(Default)]
@@ -98,6 +112,21 @@ fn wrap(socket: Socket) -> Fd {
     Fd::from_os(OwnedFd::from(socket), FdKind::Socket)
 }
 
+/// Whether a connection to a Unix listener leads to nobody: the process that listened is gone, and
+/// the kernel is about to let go of its socket. A ring that dies with its process is taken down in
+/// the background and holds its sockets until then; a child that has inherited the listener keeps
+/// it, and then the connection stays.
+fn lost(probe: &Socket) -> bool {
+    let Ok(listener) = getsockopt(probe, PeerCredentials) else { return false };
+    let pid = Pid::from_raw(listener.pid());
+    if pid.as_raw() <= 0 || kill(pid, None) != Err(Errno::ESRCH) {
+        return false;
+    }
+    // A hang-up is reported unasked.
+    let mut end = [PollFd::new(probe.as_fd(), PollFlags::empty())];
+    matches!(poll(&mut end, RING_END_MS), Ok(1..))
+}
+
 impl Sys for Kernel {
     fn socket(&mut self, family: Family) -> io::Result<Fd> {
         // socket2 sets both flags in the same call.
@@ -131,7 +160,17 @@ impl Sys for Kernel {
 
     fn bind(&mut self, fd: &Fd, name: &SockName) -> io::Result<()> {
         let address = to_kernel(name)?;
-        option(fd, |socket| socket.bind(&address))
+        let mut waited = Duration::ZERO;
+        loop {
+            let result = option(fd, |socket| socket.bind(&address));
+            // The port may belong to a process that was just killed; see `lost`.
+            let taken = matches!(&result, Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE));
+            if !taken || !matches!(name, SockName::Inet(_)) || waited >= PORT_WAIT {
+                return result;
+            }
+            std::thread::sleep(PORT_LOOK);
+            waited += PORT_LOOK;
+        }
     }
 
     fn listen(&mut self, fd: &Fd, backlog: u32) -> io::Result<()> {
@@ -194,8 +233,13 @@ impl Sys for Kernel {
             }
         }
         let kind = Type::STREAM.nonblocking().cloexec();
-        let probe = Socket::new_raw(Domain::UNIX, kind, None)?;
-        match probe.connect(&name) {
+        let mut probe = Socket::new_raw(Domain::UNIX, kind, None)?;
+        let mut answer = probe.connect(&name);
+        if answer.is_ok() && lost(&probe) {
+            probe = Socket::new_raw(Domain::UNIX, kind, None)?;
+            answer = probe.connect(&name);
+        }
+        match answer {
             Ok(()) => Ok(Occupant::Listening),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECONNREFUSED) => Ok(Occupant::Stale),

@@ -16,6 +16,9 @@ pub struct Asked {
     /// one.
     #[arg(required = true, value_name = "ADDR")]
     addresses: Vec<String>,
+    /// Drop what comes instead of sending it back.
+    #[arg(long)]
+    discard: bool,
     #[command(flatten)]
     serving: Serving,
 }
@@ -25,6 +28,7 @@ pub struct Asked {
 struct Place {
     address: RefCell<String>,
     most: usize,
+    discards: bool,
     /// Connections here, and at all places together.
     now: Cell<usize>,
     open: Rc<Cell<usize>>,
@@ -68,7 +72,12 @@ pub fn run(base: &EventBase, asked: &Asked) -> Result<()> {
     let open = Rc::new(Cell::new(0));
     let mut places = Vec::new();
     for address in &asked.addresses {
-        let place = Rc::new(Place { most, open: Rc::clone(&open), ..Place::default() });
+        let place = Rc::new(Place {
+            most,
+            discards: asked.discard,
+            open: Rc::clone(&open),
+            ..Place::default()
+        });
         let here = Rc::clone(&place);
         let listener = base.listen(address, move |conn| accept(&here, &conn))?;
         *place.address.borrow_mut() = listener.address().to_string();
@@ -90,8 +99,13 @@ fn accept(place: &Rc<Place>, conn: &Bufferevent) {
     place.open.set(place.open.get() + 1);
     let here = Rc::clone(place);
     conn.on_read(move |conn| {
-        here.bytes.set(here.bytes.get() + conn.input().len() as u64);
-        conn.output().append(conn.input());
+        let n = conn.input().len();
+        here.bytes.set(here.bytes.get() + n as u64);
+        if here.discards {
+            conn.input().drain(n);
+        } else {
+            conn.output().append(conn.input());
+        }
     });
     let here = Rc::clone(place);
     conn.on_event(move |conn, event| {

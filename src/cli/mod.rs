@@ -1,13 +1,16 @@
 //! The command line: what can be asked, and who answers it.
 
+mod child;
 mod demo;
 mod descriptors;
 mod doctor;
 mod echo;
 mod forward;
 mod logger;
+mod perf;
 mod proc;
 mod serve;
+mod text;
 
 use std::time::Duration;
 
@@ -41,6 +44,8 @@ enum Verb {
     Doctor(doctor::Asked),
     /// Pushes data through an echo server and two proxies on each engine, and checks every byte.
     Demo(demo::Asked),
+    /// Measures round trips and streams over an address, or over every transport there is.
+    Perf(perf::Asked),
 }
 
 /// What every verb that serves takes.
@@ -73,6 +78,7 @@ pub fn run() -> Result<()> {
         Verb::Echo(asked) => echo::run(&EventBase::with_config(&config)?, &asked),
         Verb::Doctor(asked) => doctor::run(&config, &asked),
         Verb::Demo(asked) => demo::run(&config, &asked),
+        Verb::Perf(asked) => perf::run(&config, &asked),
     }
 }
 

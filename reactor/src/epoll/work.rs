@@ -55,7 +55,7 @@ impl Epoll {
             let Some(entry) = self.entries.get(key) else { return };
             let Some(&slot) = entry.outs.first().filter(|_| entry.writable) else { return };
             match self.attempt(slot) {
-                Step::Again => {}
+                Step::Again | Step::Queued => {}
                 Step::Blocked(until) => {
                     debug_assert_eq!(until, Ready::WRITE, "sends wait for room");
                     self.entries.of(key.number).writable = false;
@@ -79,7 +79,7 @@ impl Epoll {
         self.flights.at(slot).pending.unix = unix == Some(true);
         let step = self.attempt(slot);
         match step {
-            Step::Again | Step::Later => {}
+            Step::Again | Step::Later | Step::Queued => {}
             Step::Blocked(_) => self.entries.of(key.number).readable = false,
             Step::More(outcome) => {
                 self.note_drained(key, slot, unix);

@@ -64,6 +64,7 @@ impl Uring {
             names: Store::new(),
             attempts: Store::new(),
             tries: Vec::new(),
+            bulk: VecDeque::new(),
             later: Vec::new(),
             trying: Vec::new(),
             early: Vec::new(),
@@ -94,6 +95,7 @@ impl Uring {
         self.unclaimed.clear();
         self.starved.clear();
         self.tries.clear();
+        self.bulk.clear();
         self.later.clear();
         self.batch.clear();
         self.waker.after_fork()?;

@@ -73,6 +73,8 @@ pub(crate) struct Uring {
     attempts: Store<Pending>,
     /// Attempts for the next turn, by `user_data`.
     tries: Vec<u64>,
+    /// Bulk receives that wait for a block, by `user_data`, first come first served.
+    bulk: VecDeque<u64>,
     /// Attempts that no readiness announces.
     later: Vec<u64>,
     /// Scratch for the above.

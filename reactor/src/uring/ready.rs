@@ -7,7 +7,7 @@
 use std::io;
 
 use io_uring::{opcode, types};
-use ringlane_api::reactor::{Completion, Outcome, Ready, SockName};
+use ringlane_api::reactor::{Completion, Op, Outcome, Ready, SockName};
 use socket2::SockAddr;
 
 use crate::attempt::{Kit, Pending, Step};
@@ -150,8 +150,30 @@ impl Uring {
         self.tries.push(self.flights.user_data(slot));
     }
 
+    fn queue_bulk(&mut self, slot: u32) {
+        self.flights.at(slot).set(PARKED);
+        self.bulk.push_back(self.flights.user_data(slot));
+    }
+
+    /// Gives bulk receives their blocks, first come first served, until one must wait.
+    fn serve_bulk(&mut self, done: &mut Vec<Completion>) {
+        while let Some(user_data) = self.bulk.pop_front() {
+            let Some(slot) = self.flights.find(user_data) else { continue };
+            if !self.flights.at(slot).has(PARKED) {
+                continue;
+            }
+            self.flights.at(slot).clear(PARKED);
+            self.try_once(slot, done);
+            if self.bulk.back() == Some(&user_data) {
+                self.bulk.rotate_right(1);
+                return;
+            }
+        }
+    }
+
     /// Tries what waits for its turn.
     pub(super) fn try_all(&mut self, done: &mut Vec<Completion>) {
+        self.serve_bulk(done);
         if self.tries.is_empty() && self.later.is_empty() {
             return;
         }
@@ -163,7 +185,7 @@ impl Uring {
                 && self.flights.at(slot).has(PARKED)
             {
                 self.flights.at(slot).clear(PARKED);
-                self.try_once(slot, done);
+                self.try_in_turn(slot, done);
             }
         }
         self.trying = trying;
@@ -175,6 +197,17 @@ impl Uring {
         if cqe.result < 0 {
             let error = io::Error::from_raw_os_error(-cqe.result);
             done.push(self.end_attempt(slot, Err(error)));
+        } else {
+            self.try_in_turn(slot, done);
+        }
+    }
+
+    /// A bulk receive goes behind those that wait already.
+    fn try_in_turn(&mut self, slot: u32, done: &mut Vec<Completion>) {
+        let place = self.flights.at(slot).a;
+        let bulk = matches!(self.attempts.get(place).op, Op::RecvBulk { .. });
+        if bulk && !self.bulk.is_empty() && !self.flights.at(slot).has(CANCELLED) {
+            self.queue_bulk(slot);
         } else {
             self.try_once(slot, done);
         }
@@ -206,6 +239,7 @@ impl Uring {
             }
             _ if was_cancelled => done.push(self.end_attempt(slot, Err(cancelled()))),
             Step::Again => self.try_next_turn(slot),
+            Step::Queued => self.queue_bulk(slot),
             Step::Blocked(ready) => self.queue_poll(slot, mask(ready), false),
             Step::Later => {
                 self.flights.at(slot).set(PARKED);

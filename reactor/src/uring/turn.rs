@@ -54,6 +54,7 @@ impl Uring {
         wait != Some(Duration::ZERO)
             && self.early.is_empty()
             && self.tries.is_empty()
+            && self.bulk.is_empty()
             && !self.unclaimed.any()
             && !self.resolver.has_answers()
             && self.ring.visible() == 0

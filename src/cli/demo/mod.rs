@@ -16,8 +16,9 @@ use ringlane::prelude::*;
 use ringlane::reactor::{Config, Engine};
 
 use self::load::Plan;
-use self::servers::{Chain, Runs};
+use self::servers::Chain;
 use self::table::Row;
+use super::child::Runs;
 use super::serve::say;
 use super::{descriptors, parse_bytes};
 

@@ -1,7 +1,8 @@
 //! The demo's table.
 
 use super::load::Measured;
-use super::servers::Runs;
+use crate::cli::child::Runs;
+use crate::cli::text;
 
 /// One run.
 pub struct Row {
@@ -82,19 +83,7 @@ impl Row {
 pub fn print(rows: &[Row]) -> String {
     let mut cells = vec![HEAD.map(String::from)];
     cells.extend(rows.iter().map(Row::cells));
-    let width = |column: usize| cells.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    let mut lines = Vec::new();
-    for row in &cells {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let padded =
-                if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") };
-            line.push_str(&padded);
-            line.push_str("  ");
-        }
-        lines.push(line.trim_end().to_string());
-    }
+    let mut lines = vec![text::columns(&cells, 2)];
     for row in rows {
         lines.extend(row.notes().into_iter().map(|note| format!("{}: {note}", row.engine())));
     }
