@@ -7,6 +7,7 @@ pub(crate) fn transports() -> Vec<Box<dyn Transport>> {
     let mut all: Vec<Box<dyn Transport>> = Vec::new();
     tcp::add(&mut all);
     unix::add(&mut all);
+    rdma::add(&mut all);
     all
 }
 
@@ -59,5 +60,17 @@ mod unix {
         None
     }
 
+    pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
+}
+
+#[cfg(feature = "rdma")]
+mod rdma {
+    pub(super) fn add(all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {
+        all.push(ringlane_rdma_stub::transport());
+    }
+}
+
+#[cfg(not(feature = "rdma"))]
+mod rdma {
     pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
 }

@@ -398,7 +398,11 @@ impl EventBase {
     /// flight belong to the parent: those bufferevents get an error event.
     pub fn reinit(&self) -> Result<()> {
         let mut core = self.0.core.borrow_mut();
-        core.reactor.reinit().map_err(|error| Error::new("reinit", error))
+        core.reactor.reinit().map_err(|error| Error::new("reinit", error))?;
+        for transport in 0..core.transports.len() as u8 {
+            core.with_transport(transport, |transport, cx| transport.forked(cx));
+        }
+        Ok(())
     }
 
     /// This turn's time.
@@ -434,46 +438,6 @@ impl EventBase {
     }
 }
 
-impl Core {
-    /// The transport for an address.
-    fn find(&self, address: &Address) -> Result<u8> {
-        let found = self.transports.iter().position(|t| t.scheme() == address.scheme());
-        let Some(index) = found else {
-            let known: Vec<String> =
-                self.transports.iter().map(|t| format!("{}://", t.scheme())).collect();
-            return Err(Error::address_of(
-                "open",
-                address.to_string(),
-                format!(
-                    "no transport for `{}://` in this build; there is {}",
-                    address.scheme(),
-                    if known.is_empty() { "none".into() } else { known.join(", ") }
-                ),
-            ));
-        };
-        self.transports[index].check(address)?;
-        Ok(index as u8)
-    }
-
-    /// Offers a descriptor to each transport that adopts.
-    fn adopt_with(
-        &mut self,
-        mut offer: impl FnMut(&mut dyn Transport, &mut crate::transport::Cx<'_>) -> Result<LinkId>,
-    ) -> Result<(u8, LinkId)> {
-        let mut last = Error::refused("adopt", "no transport of this build takes descriptors");
-        for index in 0..self.transports.len() as u8 {
-            if !self.transports[index as usize].caps().adopt {
-                continue;
-            }
-            match self.with_transport(index, |transport, cx| offer(transport, cx)) {
-                Ok(link) => return Ok((index, link)),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-}
-
 impl Inner {
     /// Drops what the user owns and nobody needs any more; nothing is borrowed meanwhile.
     pub(crate) fn bury(&self) {
@@ -503,7 +467,7 @@ impl Drop for Inner {
             core.flush_one(key);
             remains.extend(core.free_bev(key, true));
         }
-        core.flush_dirty();
+        core.settle(false);
         let mut done = Vec::new();
         for _ in 0..limits::CLOSE_TURNS_MAX {
             if core.router.bevs.is_empty() && core.router.listeners.is_empty() {
@@ -514,7 +478,7 @@ impl Drop for Inner {
                 break;
             }
             done.drain(..).for_each(|completion| core.complete(completion));
-            core.flush_dirty();
+            core.settle(false);
         }
         let dead = std::mem::take(&mut core.router.dead);
         drop((remains, dead, self.deferred.take()));

@@ -14,7 +14,7 @@ use crate::reactor::{Completion, Op, Outcome, Reactor, Side, Token};
 use crate::router::{Job, Router, TimerKey};
 use crate::slab::Key;
 use crate::timeout::{at, restart_timeouts};
-use crate::transport::{Cx, Transport};
+use crate::transport::{Armed, Cx, Transport};
 
 /// The transport number of the base's own polls.
 const OWN: u8 = u8::MAX;
@@ -50,7 +50,7 @@ impl Core {
         f: impl FnOnce(&mut dyn Transport, &mut Cx<'_>) -> R,
     ) -> R {
         let Core { reactor, transports, router, .. } = self;
-        let mut cx = Cx { reactor: reactor.as_mut(), router, transport };
+        let mut cx = Cx::new(reactor.as_mut(), router, transport);
         f(transports[transport as usize].as_mut(), &mut cx)
     }
 
@@ -62,6 +62,25 @@ impl Core {
                 self.flush_one(key);
             }
         }
+    }
+
+    /// The last calls before the loop waits: output goes to the transports, they publish it and
+    /// look for what has come, and what that makes dirty goes out, too. `idle`: the loop sleeps if
+    /// nothing turns up. Returns whether the transports let it.
+    pub fn settle(&mut self, idle: bool) -> bool {
+        for _ in 0..limits::SETTLE_ROUNDS_MAX {
+            self.flush_dirty();
+            let mut quiet = true;
+            for transport in 0..self.transports.len() as u8 {
+                let idle = idle && self.router.ready_len == 0;
+                let armed = self.with_transport(transport, |transport, cx| transport.arm(cx, idle));
+                quiet &= armed == Armed::Quiet;
+            }
+            if self.router.dirty.is_empty() {
+                return quiet;
+            }
+        }
+        false
     }
 
     /// Output to the transport, grant, half close, close: whatever this one needs now.
@@ -123,7 +142,7 @@ impl Core {
             None => Vec::new(),
         };
         let before = output.len();
-        let mut cx = Cx { reactor: reactor.as_mut(), router, transport };
+        let mut cx = Cx::new(reactor.as_mut(), router, transport);
         transports[transport as usize].send(&mut cx, link, &mut output, &mut fds);
         let Some(bev) = router.bevs.get_mut(key) else { return };
         bev.in_flight += (before - output.len()) as u64;

@@ -65,6 +65,10 @@ pub const SEND_BYTES_MAX: usize = 1024 * 1024;
 /// number of ready connections.
 pub const TURN_COMPLETIONS_MAX: usize = 512;
 
+/// Rounds of sending and looking before the loop waits: what a transport finds there may make
+/// output ready once more. After the last the loop looks without sleeping.
+pub const SETTLE_ROUNDS_MAX: usize = 4;
+
 /// Deferred callbacks per turn.
 pub const TURN_DEFERRED_MAX: usize = 1024;
 

@@ -26,14 +26,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fd::Fd;
 use crate::segment::{Home, Parts, Segment};
+pub use crate::sys::{Family, Occupant, Side, SockOption, Sys};
 
 /// 64 opaque bits that come back with each completion. Minted by
 /// [`Cx`](crate::transport::Cx) alone: transport, kind, generation and slot.
@@ -70,6 +70,23 @@ impl Token {
     #[inline]
     pub const fn slot(self) -> u32 {
         self.0 as u32
+    }
+
+    /// Set in the kind where a transport that another transport owns has asked; see
+    /// [`Cx::inner`](crate::transport::Cx::inner). A transport's own kinds are below it.
+    pub const INNER: u8 = 0x80;
+
+    /// Whether an inner transport asked.
+    #[inline]
+    pub const fn is_inner(self) -> bool {
+        self.kind() & Token::INNER != 0
+    }
+
+    /// The token as the inner transport knows it.
+    #[inline]
+    #[must_use]
+    pub const fn of_inner(self) -> Token {
+        Token(self.0 & !((Token::INNER as u64) << 48))
     }
 }
 
@@ -346,6 +363,12 @@ impl Completion {
     pub fn last(token: Token, result: io::Result<Outcome>) -> Completion {
         Completion { token, result, more: false, parts: None }
     }
+
+    /// The completion as the inner transport knows it.
+    #[must_use]
+    pub fn of_inner(self) -> Completion {
+        Completion { token: self.token.of_inner(), ..self }
+    }
 }
 
 /// Makes a sleeping reactor return from its turn; may be called from any thread.
@@ -435,107 +458,4 @@ pub trait Reactor {
 /// The error of an op that was in flight when the process forked.
 pub fn forked() -> io::Error {
     io::Error::other("in flight when the process forked; it belongs to the parent")
-}
-
-/// The address family of a socket to make.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
-    /// IPv4.
-    Inet4,
-    /// IPv6.
-    Inet6,
-    /// AF_UNIX.
-    Unix,
-}
-
-/// A socket option.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SockOption {
-    /// Send small segments at once (tcp(7) TCP_NODELAY).
-    NoDelay(bool),
-    /// Probe an idle peer (tcp(7) TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
-    Keepalive {
-        /// Silence before the first probe.
-        idle: Duration,
-        /// Between probes.
-        interval: Duration,
-        /// Unanswered probes that end the connection.
-        count: u32,
-    },
-    /// How long sent bytes may stay unacknowledged (tcp(7) TCP_USER_TIMEOUT).
-    UserTimeout(Duration),
-    /// Bind over connections in TIME_WAIT (socket(7) SO_REUSEADDR).
-    ReuseAddress(bool),
-    /// Several listeners on one port (socket(7) SO_REUSEPORT).
-    ReusePort(bool),
-    /// An IPv6 socket takes no IPv4 (ipv6(7) IPV6_V6ONLY).
-    V6Only(bool),
-    /// Kernel send buffer in bytes (socket(7) SO_SNDBUF).
-    SendBuffer(u32),
-    /// Kernel receive buffer in bytes (socket(7) SO_RCVBUF).
-    ReceiveBuffer(u32),
-    /// Closing drops unsent bytes and sends a reset (socket(7) SO_LINGER 0).
-    ResetOnClose(bool),
-}
-
-/// Which direction of a stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
-    /// Receiving.
-    Read,
-    /// Sending.
-    Write,
-    /// Both.
-    Both,
-}
-
-/// What stands at a path where a Unix socket is wanted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Occupant {
-    /// Nothing.
-    Nobody,
-    /// A socket file that nobody listens on.
-    Stale,
-    /// A socket somebody listens on.
-    Listening,
-    /// Something that is not a socket.
-    NotASocket,
-}
-
-/// The calls that are answered at once.
-pub trait Sys {
-    /// A non-blocking, close-on-exec stream socket.
-    fn socket(&mut self, family: Family) -> io::Result<Fd>;
-    /// Two connected Unix stream sockets.
-    fn pair(&mut self) -> io::Result<(Fd, Fd)>;
-    /// Takes a descriptor from outside: finds out what it is, makes it non-blocking and
-    /// close-on-exec.
-    fn adopt(&mut self, fd: OwnedFd) -> io::Result<Fd>;
-    /// Names a socket.
-    fn bind(&mut self, fd: &Fd, name: &SockName) -> io::Result<()>;
-    /// Starts to listen.
-    fn listen(&mut self, fd: &Fd, backlog: u32) -> io::Result<()>;
-    /// Sets an option.
-    fn set(&mut self, fd: &Fd, option: SockOption) -> io::Result<()>;
-    /// This side's name.
-    fn local_name(&mut self, fd: &Fd) -> io::Result<SockName>;
-    /// The other side's name.
-    fn peer_name(&mut self, fd: &Fd) -> io::Result<SockName>;
-    /// Who connected (unix(7) SO_PEERCRED).
-    fn credentials(&mut self, fd: &Fd) -> io::Result<Credentials>;
-    /// Ends a direction of a connection.
-    fn shutdown(&mut self, fd: &Fd, side: Side) -> io::Result<()>;
-    /// Looks at a path where a Unix socket is wanted, by trying to connect.
-    fn occupant(&mut self, path: &Path) -> io::Result<Occupant>;
-    /// Removes a socket file.
-    fn unlink(&mut self, path: &Path) -> io::Result<()>;
-    /// Sets the mode of a socket file.
-    fn chmod(&mut self, path: &Path, mode: u32) -> io::Result<()>;
-    /// A descriptor that is readable when signal `number` has come; dropping it lets the signal
-    /// go. One base per process owns the signals.
-    fn signal(&mut self, number: i32) -> io::Result<Fd>;
-    /// Reads everything from a signal descriptor; returns how often it came.
-    fn drain(&mut self, fd: &Fd) -> io::Result<u64>;
-    /// Reads a file range into memory; fewer bytes at the end of the file.
-    fn read_at(&mut self, file: &Fd, offset: u64, into: &mut [u8]) -> io::Result<usize>;
 }

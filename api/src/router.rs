@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::address::Address;
 use crate::bev::{Bev, HeldEnd, Under, flag};
@@ -12,12 +12,13 @@ use crate::error::Error;
 use crate::event::EventSlot;
 use crate::fd::Fd;
 use crate::limits;
+use crate::link_timer::LinkTimer;
 use crate::listener::ListenerSlot;
 use crate::mutant::{self, Mutant};
 use crate::reactor::Side;
 use crate::segment::{Home, Segment};
 use crate::slab::{Key, Slab};
-use crate::timeout::{at, restart_timeouts};
+use crate::timeout::restart_timeouts;
 use crate::transport::{LinkEvent, LinkId};
 use crate::wheel::{TimerId, Wheel};
 
@@ -51,7 +52,7 @@ pub(crate) enum TimerKey {
     WriteTimeout(Key),
     Linger(Key),
     Event(Key),
-    Link(u8, LinkId),
+    Link(LinkTimer),
     Stop,
 }
 
@@ -68,7 +69,7 @@ pub struct Router {
     pub(crate) ready_len: usize,
     pub(crate) dirty: Vec<u32>,
     pub(crate) wheel: Wheel<TimerKey>,
-    link_timers: HashMap<(u8, LinkId), TimerId>,
+    pub(crate) link_timers: HashMap<LinkTimer, TimerId>,
     /// Where links that are not connected yet want to go, for their errors.
     dials: HashMap<(u8, LinkId), String>,
     /// The user's memory and callbacks, to be dropped when nothing is borrowed.
@@ -375,7 +376,7 @@ impl Router {
         if !self.dials.is_empty() {
             self.dials.remove(&(transport, link));
         }
-        self.no_link_timer(transport, link);
+        self.no_link_timer(LinkTimer { transport, inner: false, link });
         self.routes[transport as usize][link.slot as usize].owner = Owner::Nobody;
         let Some(bev) = self.bevs.at_mut(slot) else { return };
         bev.under = Under::Nothing;
@@ -423,7 +424,7 @@ impl Router {
                 self.queue_listener(slot);
             }
             LinkEvent::Closed => {
-                self.no_link_timer(transport, link);
+                self.no_link_timer(LinkTimer { transport, inner: false, link });
                 self.routes[transport as usize][link.slot as usize].owner = Owner::Nobody;
                 if let Some(key) = self.listeners.key_at(slot)
                     && let Some(gone) = self.listeners.remove(key)
@@ -487,26 +488,6 @@ impl Router {
     /// Notes where a link that is being connected wants to go.
     pub(crate) fn dials(&mut self, transport: u8, link: LinkId, to: &Address) {
         self.dials.insert((transport, link), to.to_string());
-    }
-
-    pub(crate) fn link_timer(&mut self, transport: u8, link: LinkId, after: Duration) {
-        let timer = self.wheel.add(at(self.now, after), TimerKey::Link(transport, link));
-        if let Some(old) = self.link_timers.insert((transport, link), timer) {
-            self.wheel.cancel(old);
-        }
-    }
-
-    pub(crate) fn no_link_timer(&mut self, transport: u8, link: LinkId) {
-        if self.link_timers.is_empty() {
-            return;
-        }
-        if let Some(timer) = self.link_timers.remove(&(transport, link)) {
-            self.wheel.cancel(timer);
-        }
-    }
-
-    pub(crate) fn link_timer_due(&mut self, transport: u8, link: LinkId) {
-        self.link_timers.remove(&(transport, link));
     }
 
     /// Descriptors that arrived for a bufferevent.

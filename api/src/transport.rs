@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use crate::address::Address;
 use crate::evbuffer::Evbuffer;
 use crate::fd::Fd;
+use crate::link_timer::LinkTimer;
 use crate::reactor::{Completion, Credentials, Op, OpId, Reactor, Side, SockName, Sys, Token};
 use crate::router::Router;
 use crate::segment::Segment;
@@ -197,19 +198,84 @@ pub trait Transport {
     fn complete(&mut self, cx: &mut Cx<'_>, completion: Completion);
     /// A timer it asked for is due.
     fn timer(&mut self, _cx: &mut Cx<'_>, _link: LinkId) {}
+    /// A timer that the transport inside this one asked for is due (see [`Cx::inner`]); handed on
+    /// to that one's [`Transport::timer`].
+    fn inner_timer(&mut self, _cx: &mut Cx<'_>, _link: LinkId) {}
+    /// The last call before the loop submits and waits, once or a few times per turn: a transport
+    /// that is not the reactor's own publishes what `send` took, rings its peers, and looks for
+    /// what they have left. `idle`: the loop is going to sleep, so ask to be woken, then look once
+    /// more. [`Armed::Busy`] keeps it from sleeping.
+    fn arm(&mut self, _cx: &mut Cx<'_>, _idle: bool) -> Armed {
+        Armed::Quiet
+    }
+    /// In a forked child, after the reactor has got a kernel side of its own.
+    fn forked(&mut self, _cx: &mut Cx<'_>) {}
 }
+
+/// What [`Transport::arm`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Armed {
+    /// Nothing to do until a completion or a timer comes.
+    Quiet,
+    /// There is more to do at once; the loop must not sleep.
+    Busy,
+}
+
+/// What happened to the links of an inner transport, in order; filled by the [`Cx`] that
+/// [`Cx::inner`] makes.
+pub type InnerEvents = Vec<(LinkId, LinkEvent)>;
 
 /// What a transport may reach while one of its methods runs.
 pub struct Cx<'a> {
     pub(crate) reactor: &'a mut dyn Reactor,
     pub(crate) router: &'a mut Router,
     pub(crate) transport: u8,
+    /// Where the events of an inner transport go.
+    pub(crate) inner: Option<&'a mut InnerEvents>,
 }
 
-impl Cx<'_> {
-    /// Pushes an op whose completion comes back to this transport for `link` with `kind`.
+impl<'a> Cx<'a> {
+    pub(crate) fn new(
+        reactor: &'a mut dyn Reactor,
+        router: &'a mut Router,
+        transport: u8,
+    ) -> Cx<'a> {
+        Cx { reactor, router, transport, inner: None }
+    }
+
+    /// What a transport inside this one may reach. A transport that needs links of another kind
+    /// (shared memory is handed over through a Unix socket) owns an instance of that transport and
+    /// calls it with this:
+    ///
+    /// * its events are appended to `events` for the owner to read; they reach no bufferevent;
+    /// * its completions come to the owner's [`Transport::complete`] with [`Token::is_inner`], and
+    ///   go on as [`Completion::of_inner`];
+    /// * its timers come to the owner's [`Transport::inner_timer`].
+    ///
+    /// The slots of both may be numbered alike. An inner transport owns no other.
+    ///
+    /// # Panics
+    /// Panics where `self` belongs to an inner transport.
+    pub fn inner<'b>(&'b mut self, events: &'b mut InnerEvents) -> Cx<'b> {
+        assert!(self.inner.is_none(), "an inner transport owns no other");
+        Cx {
+            reactor: &mut *self.reactor,
+            router: &mut *self.router,
+            transport: self.transport,
+            inner: Some(events),
+        }
+    }
+
+    fn timer_of(&self, link: LinkId) -> LinkTimer {
+        LinkTimer { transport: self.transport, inner: self.inner.is_some(), link }
+    }
+
+    /// Pushes an op whose completion comes back to this transport for `link` with `kind`, which
+    /// is below [`Token::INNER`].
     #[inline]
     pub fn push(&mut self, link: LinkId, kind: u8, op: Op) -> OpId {
+        debug_assert!(kind & Token::INNER == 0, "the bit marks the kinds of inner transports");
+        let kind = if self.inner.is_some() { kind | Token::INNER } else { kind };
         self.reactor.push(Token::new(self.transport, kind, link.generation, link.slot), op)
     }
 
@@ -222,7 +288,13 @@ impl Cx<'_> {
     /// runs now.
     #[inline]
     pub fn emit(&mut self, link: LinkId, event: LinkEvent) {
-        self.router.emit(self.transport, link, event);
+        if self.inner.is_some() && matches!(event, LinkEvent::Closed) {
+            self.no_timer(link);
+        }
+        match &mut self.inner {
+            None => self.router.emit(self.transport, link, event),
+            Some(events) => events.push((link, event)),
+        }
     }
 
     /// Drops memory: ours at once, the user's when nothing is borrowed any more.
@@ -239,12 +311,14 @@ impl Cx<'_> {
     /// Asks for [`Transport::timer`] after `after`, in place of what was asked before for this
     /// link.
     pub fn timer(&mut self, link: LinkId, after: Duration) {
-        self.router.link_timer(self.transport, link, after);
+        let timer = self.timer_of(link);
+        self.router.link_timer(timer, after);
     }
 
     /// Takes the timer of this link back.
     pub fn no_timer(&mut self, link: LinkId) {
-        self.router.no_link_timer(self.transport, link);
+        let timer = self.timer_of(link);
+        self.router.no_link_timer(timer);
     }
 
     /// This turn's time.

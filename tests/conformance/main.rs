@@ -11,20 +11,16 @@ use std::sync::Arc;
 use ringlane::EventBase;
 use ringlane::prelude::New;
 use ringlane::reactor::{Config, Engine, Fault};
-use ringlane::transport::Transport;
 use ringlane_kit::sim::{Faults, Setup};
 use ringlane_kit::suite::{Rig, Row, Tools, simulated};
 
 #[allow(unsafe_code)]
 mod fork;
 mod machine;
+mod schemes;
 
 /// EINTR, EAGAIN, EBUSY, ENOMEM: what a wait may fail with.
 const WAIT_ERRNOS: [(i32, &str); 4] = [(4, "eintr"), (11, "eagain"), (16, "ebusy"), (12, "enomem")];
-
-fn transports() -> Vec<Box<dyn Transport>> {
-    vec![ringlane_tcp::transport(), ringlane_uds::transport()]
-}
 
 fn engines() -> Vec<(String, Config)> {
     let with = |engine| Config { engine, ..Config::default() };
@@ -90,7 +86,7 @@ fn real(row: String, scheme: &'static str, config: &Config) -> Row {
 
 fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for scheme in ["tcp", "unix"] {
+    for scheme in schemes::ALL.iter().copied() {
         for (engine, config) in engines() {
             rows.push(real(format!("{scheme}/{engine}"), scheme, &config));
         }
@@ -99,7 +95,7 @@ fn rows() -> Vec<Row> {
         let tiny = Setup { socket_bytes: 2_000, blocks_max: 4, ..moody.clone() };
         for (name, setup) in [("sim", calm), ("sim-moody", moody), ("sim-tiny", tiny)] {
             let row = format!("{scheme}/{name}");
-            rows.push(Row::Ready(simulated(&row, scheme, setup, transports)));
+            rows.push(Row::Ready(simulated(&row, scheme, setup, schemes::transports)));
         }
     }
     rows

@@ -97,8 +97,9 @@ fn malformed(rig: &Rig) -> Outcome {
             assert!(shown.contains(&text) && shown.contains("://"), "{text:?}: {shown}");
         }
     }
-    if rig.is("tcp") {
-        for text in ["tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://::1:80"] {
+    if rig.has_hosts() {
+        for place in ["127.0.0.1", "127.0.0.1:99999", "::1:80"] {
+            let text = &format!("{}://{place}", rig.scheme);
             let error = stage.base.connect(text).expect_err("it is malformed").to_string();
             assert!(error.contains(text) && error.contains("like"), "{error}");
         }
@@ -116,10 +117,11 @@ fn unknown_scheme(rig: &Rig) -> Outcome {
     Outcome::Pass
 }
 
-/// Swaps the host of a tcp address.
+/// Swaps the host of an address.
 fn with_host(address: &str, host: &str) -> String {
-    let port = address.rsplit(':').next().expect("a tcp address has a port");
-    format!("tcp://{host}:{port}")
+    let (scheme, _) = address.split_once(':').expect("an address has a scheme");
+    let port = address.rsplit(':').next().expect("an address with a host has a port");
+    format!("{scheme}://{host}:{port}")
 }
 
 fn dial_by(rig: &Rig, host: &str) -> Outcome {
@@ -136,19 +138,19 @@ fn dial_by(rig: &Rig, host: &str) -> Outcome {
 }
 
 fn host_name(rig: &Rig) -> Outcome {
-    if !rig.is("tcp") {
+    if !rig.has_hosts() {
         return skip("this transport knows no host names");
     }
     dial_by(rig, "localhost")
 }
 
 fn unknown_host(rig: &Rig) -> Outcome {
-    if !rig.is("tcp") {
+    if !rig.has_hosts() {
         return skip("this transport knows no host names");
     }
     let stage = Stage::new(rig);
-    let to = "tcp://nobody.invalid:80";
-    let client = stage.base.connect(to).expect("the address is well-formed");
+    let to = format!("{}://nobody.invalid:80", rig.scheme);
+    let client = stage.base.connect(&to).expect("the address is well-formed");
     let tap = Tap::on(&client);
     stage.until("the look-up fails", || tap.ended());
     let (_, _, text) = tap.errors().remove(0);
@@ -158,7 +160,7 @@ fn unknown_host(rig: &Rig) -> Outcome {
 }
 
 fn all_addresses(rig: &Rig) -> Outcome {
-    if !rig.is("tcp") {
+    if !rig.has_hosts() {
         return skip("this transport knows no host names");
     }
     if rig.real {
@@ -169,13 +171,13 @@ fn all_addresses(rig: &Rig) -> Outcome {
 }
 
 fn never_answers(rig: &Rig) -> Outcome {
-    if rig.real || !rig.is("tcp") {
+    if rig.real || !rig.has_hosts() {
         return skip("no address can be relied on to be silent here");
     }
     let stage = Stage::new(rig);
     let options = LinkOptions { connect_timeout: Duration::from_secs(2), ..LinkOptions::default() };
-    let to = "tcp://192.0.2.1:9";
-    let client = stage.base.connect_with(to, &options).expect("the address is well-formed");
+    let to = format!("{}://192.0.2.1:9", rig.scheme);
+    let client = stage.base.connect_with(&to, &options).expect("the address is well-formed");
     let tap = Tap::on(&client);
     let start = stage.base.now();
     stage.until("the dial is given up", || tap.ended());
@@ -187,11 +189,11 @@ fn never_answers(rig: &Rig) -> Outcome {
 }
 
 fn ipv6(rig: &Rig) -> Outcome {
-    if !rig.is("tcp") {
+    if !rig.has_hosts() {
         return skip("this transport knows no IP addresses");
     }
     let stage = Stage::new(rig);
-    let listening = stage.base.listen("tcp://[::1]:0", |conn| {
+    let listening = stage.base.listen(format!("{}://[::1]:0", rig.scheme), |conn| {
         conn.on_read(|c| {
             c.output().append(c.input());
         });
@@ -201,7 +203,7 @@ fn ipv6(rig: &Rig) -> Outcome {
         Ok(server) => server,
         Err(error) => return skip(format!("no IPv6 on this machine: {}", error.kind())),
     };
-    assert!(server.address().to_string().starts_with("tcp://[::1]:"));
+    assert!(server.address().to_string().contains("://[::1]:"));
     let client = stage.connect(&server);
     client.output().add(b"six");
     let tap = Tap::on(&client);

@@ -233,6 +233,9 @@ fn given_away(rig: &Rig) -> Outcome {
     if !rig.real {
         return skip(ONLY_REAL);
     }
+    if !rig.links_are_descriptors() {
+        return skip("a link of this transport is more than a descriptor");
+    }
     let (front, back) = (Stage::new(rig), Stage::new(rig));
     let given = std::rc::Rc::new(std::cell::RefCell::new(None));
     let into = std::rc::Rc::clone(&given);

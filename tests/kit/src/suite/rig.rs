@@ -60,6 +60,16 @@ impl Rig {
         self.scheme == scheme
     }
 
+    /// Whether a link of this transport is a descriptor and nothing more.
+    pub fn links_are_descriptors(&self) -> bool {
+        ["tcp", "unix"].contains(&self.scheme)
+    }
+
+    /// Whether addresses of this transport are hosts and ports.
+    pub fn has_hosts(&self) -> bool {
+        ["tcp", "rdma"].contains(&self.scheme)
+    }
+
     /// An address to listen on that nobody else uses.
     pub fn address(&self) -> String {
         match self.scheme {

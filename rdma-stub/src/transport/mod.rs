@@ -1,0 +1,282 @@
+//! `rdma://host:port`: links over the software device, introduced by a TCP link that stays.
+//!
+//! ```text
+//!  connect ─► Dialing ─tcp─► Greeting ─hellos─► Open ─abort─► Leaving ─both closed─► free
+//!  (tcp accepts) ───────────────^
+//!  listen  ─► Listening ──────────────────────────────────────────^
+//! ```
+//!
+//! The TCP link carries the hellos, then the device's packets ([`StreamWire`]), and its end is the
+//! notice of the peer's death, which the device alone might never get. What came is fed to the
+//! wire at once; the device runs, and everything that is due leaves, in
+//! [`Transport::arm`](ringlane_api::transport::Transport::arm), once per turn.
+
+mod drive;
+mod greet;
+mod slots;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use ringlane_api::address::Address;
+use ringlane_api::error::{Error, Result};
+use ringlane_api::evbuffer::Evbuffer;
+use ringlane_api::fd::Fd;
+use ringlane_api::reactor::Completion;
+use ringlane_api::slab::Key;
+use ringlane_api::transport::{
+    Armed, Caps, Cx, InnerEvents, LinkEvent, LinkId, LinkInfo, LinkOptions, ListenOptions,
+    Transport,
+};
+
+use crate::dispatch::{Dispatch, Events};
+use crate::limits;
+use crate::link::{Fault, Shape};
+use crate::soft::{Device, LIMITS, StreamWire};
+use crate::verbs::{Port, Refusal};
+use slots::{Slots, State};
+
+/// What addresses begin with.
+const SCHEME: &str = "rdma";
+
+/// The name of the device's own timer; no link has this slot.
+const DEVICE: LinkId = LinkId { slot: u32::MAX, generation: 0 };
+
+/// The transport, over whatever introduces its links.
+pub(crate) struct Rdma {
+    inner: Box<dyn Transport>,
+    dispatch: Dispatch<Device<StreamWire>>,
+    shape: Shape,
+    slots: Slots,
+    by_inner: HashMap<LinkId, LinkId>,
+    by_key: HashMap<Key, LinkId>,
+    by_port: HashMap<Port, LinkId>,
+    /// What happened inside, and was not looked at.
+    happened: VecDeque<(LinkId, LinkEvent)>,
+    spare: InnerEvents,
+    /// Ports that were fed since the device ran.
+    fed: Vec<Port>,
+    events: Events,
+    /// The device has something to do.
+    stirred: bool,
+    epoch: Option<Instant>,
+    /// When the device's own timer is due, by the device's clock.
+    alarm: Option<Duration>,
+}
+
+impl Rdma {
+    pub(crate) fn new(inner: Box<dyn Transport>, shape: Shape) -> Result<Rdma, Refusal> {
+        Ok(Rdma {
+            inner,
+            dispatch: Dispatch::new(Device::new(StreamWire::new(shape.message_bytes), LIMITS))?,
+            shape,
+            slots: Slots::default(),
+            by_inner: HashMap::new(),
+            by_key: HashMap::new(),
+            by_port: HashMap::new(),
+            happened: VecDeque::new(),
+            spare: Vec::new(),
+            fed: Vec::new(),
+            events: Vec::new(),
+            stirred: false,
+            epoch: None,
+            alarm: None,
+        })
+    }
+
+    /// The address of the link that introduces.
+    fn below(&self, address: &Address) -> Result<Address> {
+        let rest = address.to_string();
+        let rest = rest.strip_prefix(SCHEME).unwrap_or(&rest);
+        format!("{}{rest}", self.inner.scheme()).parse()
+    }
+
+    fn above(&self, address: &Address) -> Option<Address> {
+        let text = address.to_string();
+        format!("{SCHEME}{}", text.strip_prefix(self.inner.scheme())?).parse().ok()
+    }
+
+    /// Calls the transport inside and keeps what happened there.
+    fn inside<R>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        call: impl FnOnce(&mut dyn Transport, &mut Cx<'_>) -> R,
+    ) -> R {
+        let mut events = std::mem::take(&mut self.spare);
+        let result = call(self.inner.as_mut(), &mut cx.inner(&mut events));
+        self.happened.extend(events.drain(..));
+        self.spare = events;
+        result
+    }
+}
+
+impl Transport for Rdma {
+    fn scheme(&self) -> &'static str {
+        SCHEME
+    }
+
+    fn caps(&self) -> &Caps {
+        &Caps {
+            fd_passing: false,
+            credentials: false,
+            half_close: true,
+            send_file: false,
+            adopt: false,
+            host_names: true,
+        }
+    }
+
+    fn check(&self, address: &Address) -> Result<()> {
+        let below = self.below(address)?;
+        self.inner.check(&below).map_err(|error| error.at(address))
+    }
+
+    fn listen(&mut self, cx: &mut Cx<'_>, at: &Address, options: &ListenOptions) -> Result<LinkId> {
+        let below = self.below(at)?;
+        let inner = self
+            .inside(cx, |inner, cx| inner.listen(cx, &below, options))
+            .map_err(|error| error.at(at))?;
+        let id = self.slots.insert(State::Listening, inner);
+        self.by_inner.insert(inner, id);
+        Ok(id)
+    }
+
+    fn connect(&mut self, cx: &mut Cx<'_>, to: &Address, options: &LinkOptions) -> Result<LinkId> {
+        let below = self.below(to)?;
+        let inner = self
+            .inside(cx, |inner, cx| inner.connect(cx, &below, options))
+            .map_err(|error| error.at(to))?;
+        let id = self.slots.insert(State::Dialing, inner);
+        self.by_inner.insert(inner, id);
+        let slot = self.slots.get(id).expect("just made");
+        slot.told = true;
+        slot.patience = options.connect_timeout;
+        self.stirred = true;
+        Ok(id)
+    }
+
+    fn adopt(&mut self, _cx: &mut Cx<'_>, _fd: Fd, _options: &LinkOptions) -> Result<LinkId> {
+        Err(Error::refused("adopt", "an rdma:// link is more than a descriptor"))
+    }
+
+    fn adopt_listener(
+        &mut self,
+        _cx: &mut Cx<'_>,
+        _fd: Fd,
+        _options: &ListenOptions,
+    ) -> Result<LinkId> {
+        Err(Error::refused("adopt", "an rdma:// listener is more than a descriptor"))
+    }
+
+    fn release_fd(&mut self, _cx: &mut Cx<'_>, _link: LinkId) -> Option<Fd> {
+        None
+    }
+
+    fn info(&mut self, cx: &mut Cx<'_>, link: LinkId) -> LinkInfo {
+        let Some(inner) = self.slots.get(link).map(|slot| slot.inner) else {
+            return LinkInfo::default();
+        };
+        let info = self.inside(cx, |below, cx| below.info(cx, inner));
+        let above = |address: &Option<Address>| address.as_ref().and_then(|a| self.above(a));
+        LinkInfo { local: above(&info.local), peer: above(&info.peer), ..info }
+    }
+
+    fn send(&mut self, cx: &mut Cx<'_>, link: LinkId, out: &mut Evbuffer, _fds: &mut Vec<Fd>) {
+        let Some(key) = self.slots.open_key(link) else { return };
+        let mut dead = Vec::new();
+        let mut file = |fd: &Fd, offset, into: &mut [u8]| cx.sys().read_at(fd, offset, into);
+        self.dispatch.send(key, out, &mut file, &mut dead, &mut self.events);
+        dead.into_iter().for_each(|segment| cx.release(segment));
+        self.stirred = true;
+        self.tell(cx);
+    }
+
+    fn grant(&mut self, cx: &mut Cx<'_>, link: LinkId, amount: u64) {
+        let Some(slot) = self.slots.get(link) else { return };
+        slot.window = amount;
+        if slot.state == State::Listening {
+            let inner = slot.inner;
+            return self.inside(cx, |below, cx| below.grant(cx, inner, amount));
+        }
+        let Some(key) = self.slots.open_key(link) else { return };
+        self.dispatch.grant(key, amount, &mut self.events);
+        self.stirred = true;
+        self.tell(cx);
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>, link: LinkId) {
+        let Some(key) = self.slots.open_key(link) else { return };
+        self.dispatch.finish(key, &mut self.events);
+        self.stirred = true;
+        self.tell(cx);
+    }
+
+    fn abort(&mut self, cx: &mut Cx<'_>, link: LinkId) {
+        let Some(slot) = self.slots.get(link) else { return };
+        let (state, inner, key) = (slot.state, slot.inner, slot.key);
+        slot.state = State::Leaving;
+        self.stirred = true;
+        match (state, key) {
+            (State::Leaving, _) => {}
+            (State::Open, Some(key)) => {
+                cx.timer(link, limits::LINGER);
+                self.dispatch.abort(key, &mut self.events);
+                self.tell(cx);
+            }
+            (_, key) => {
+                if let Some(key) = key {
+                    self.dispatch.abort(key, &mut self.events);
+                    self.tell(cx);
+                }
+                self.inside(cx, |below, cx| below.abort(cx, inner));
+            }
+        }
+        self.look_inside(cx);
+    }
+
+    fn complete(&mut self, cx: &mut Cx<'_>, completion: Completion) {
+        self.inside(cx, |inner, cx| inner.complete(cx, completion.of_inner()));
+        self.look_inside(cx);
+    }
+
+    fn timer(&mut self, cx: &mut Cx<'_>, link: LinkId) {
+        self.stirred = true;
+        if link == DEVICE {
+            self.alarm = None;
+            return;
+        }
+        let Some(slot) = self.slots.get(link) else { return };
+        match (slot.state, slot.key) {
+            (State::Greeting, _) => self.too_late(cx, link),
+            (State::Leaving, Some(key)) => {
+                // What is still to go to a peer that does not read is given up in its time, too.
+                cx.timer(link, limits::LINGER);
+                self.dispatch.lingered(key, &mut self.events);
+                self.tell(cx);
+            }
+            (State::Leaving, None) => self.hang_up(cx, link),
+            (State::Listening | State::Dialing | State::Open, _) => {}
+        }
+    }
+
+    fn inner_timer(&mut self, cx: &mut Cx<'_>, link: LinkId) {
+        self.inside(cx, |inner, cx| inner.timer(cx, link));
+        self.look_inside(cx);
+    }
+
+    fn arm(&mut self, cx: &mut Cx<'_>, idle: bool) -> Armed {
+        self.inside(cx, |inner, cx| inner.arm(cx, idle));
+        self.look_inside(cx);
+        self.drive(cx)
+    }
+
+    /// The links belong to the parent: their memory and their packets cannot be had twice.
+    fn forked(&mut self, cx: &mut Cx<'_>) {
+        self.inside(cx, |inner, cx| inner.forked(cx));
+        for key in self.by_key.keys().copied().collect::<Vec<_>>() {
+            self.dispatch.peer_lost(key, Fault::Forked, &mut self.events);
+        }
+        self.tell(cx);
+        self.look_inside(cx);
+    }
+}

@@ -1,0 +1,217 @@
+//! `rdma://` between processes: the program serves, this process dials, and strangers knock.
+
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringlane::prelude::*;
+use ringlane::{BevEvent, Bufferevent, LinkOptions, READ};
+
+/// After so long a test is hung, not slow.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Server {
+        let child = Command::new(env!("CARGO_BIN_EXE_ringlane"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut child = child.expect("the program starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let rest = line.strip_prefix("listening ").expect("where it listens");
+        let address = rest.split_whitespace().next().expect("an address").to_string();
+        Server { child, address }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it is ours");
+    }
+
+    /// The TCP link behind it, as a stranger sees it.
+    fn knock(&self) -> TcpStream {
+        let place = self.address.strip_prefix("rdma://").expect("an rdma address");
+        let stream = TcpStream::connect(place).expect("it listens");
+        stream.set_read_timeout(Some(WATCHDOG)).expect("a timeout");
+        stream
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail harmlessly if it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn byte(at: usize) -> u8 {
+    (at.wrapping_mul(0x9E37_79B9) >> 13) as u8
+}
+
+/// Runs the loop until something holds.
+fn until(base: &EventBase, what: &str, mut holds: impl FnMut() -> bool) {
+    let late = Rc::new(Cell::new(false));
+    let set = Rc::clone(&late);
+    base.once(WATCHDOG, move |_| set.set(true));
+    while !holds() {
+        assert!(!late.get(), "hung: {what}");
+        base.turn(ringlane::Turn::Wait).expect("a turn works");
+    }
+}
+
+/// Sends `bytes` through an echo, ends its direction, and counts what comes back until the end.
+fn echo(base: &EventBase, at: &str, bytes: usize) {
+    let conn = base.connect(at).expect("the address is valid");
+    let (got, over) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let (count, end) = (Rc::clone(&got), Rc::clone(&over));
+    conn.on_read(move |c| {
+        for b in c.input().take() {
+            assert_eq!(b, byte(count.get()), "at {}", count.get());
+            count.set(count.get() + 1);
+        }
+    });
+    conn.on_event(move |_, event| match event {
+        BevEvent::Connected => {}
+        BevEvent::Eof => end.set(true),
+        other => panic!("a healthy link: {other:?}"),
+    });
+    conn.enable(READ);
+    let all: Vec<u8> = (0..bytes).map(byte).collect();
+    conn.output().add(&all);
+    conn.finish();
+    until(base, "the echo's end", || over.get());
+    assert_eq!(got.get(), bytes);
+    conn.free();
+}
+
+/// The error that ends a connection.
+fn failure(conn: &Bufferevent) -> Rc<RefCell<String>> {
+    let said = Rc::new(RefCell::new(String::new()));
+    let into = Rc::clone(&said);
+    conn.on_event(move |_, event| {
+        if let BevEvent::Error { error, .. } = event {
+            *into.borrow_mut() = error.to_string();
+        }
+    });
+    conn.enable(READ);
+    said
+}
+
+#[test]
+fn eight_mebibytes_go_to_another_process_and_come_back() {
+    let server = Server::start(&["echo", "rdma://127.0.0.1:0"]);
+    let base = EventBase::new().expect("a base");
+    echo(&base, &server.address, 8 << 20);
+    echo(&base, &server.address, 1);
+}
+
+#[test]
+fn a_chain_over_both_kinds_of_link_carries_every_byte() {
+    let server = Server::start(&["echo", "tcp://127.0.0.1:0"]);
+    let there = Server::start(&["forward", "rdma://127.0.0.1:0", &server.address]);
+    let here = Server::start(&["forward", "tcp://127.0.0.1:0", &there.address]);
+    let base = EventBase::new().expect("a base");
+    echo(&base, &here.address, 1 << 20);
+}
+
+#[test]
+fn the_death_of_the_other_process_is_heard() {
+    let mut server = Server::start(&["echo", "rdma://127.0.0.1:0"]);
+    let base = EventBase::new().expect("a base");
+    let conn = base.connect(&server.address).expect("the address is valid");
+    let got = Rc::new(Cell::new(0));
+    let count = Rc::clone(&got);
+    conn.on_read(move |c| count.set(count.get() + c.input().take().len()));
+    let said = failure(&conn);
+    conn.output().add(b"alive?");
+    until(&base, "the answer", || got.get() == 6);
+    server.kill();
+    until(&base, "the news", || !said.borrow().is_empty());
+    assert!(said.borrow().contains("reset"), "{}", said.borrow());
+    conn.free();
+    until(&base, "the end of everything", || base.stats().links == 0);
+}
+
+#[test]
+fn somebody_who_does_not_speak_it_is_an_error_that_says_so() {
+    let base = EventBase::new().expect("a base");
+    let talker = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = format!("rdma://{}", talker.local_addr().expect("bound"));
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = talker.accept().expect("a guest");
+        stream.write_all(b"220 mail.example.org ESMTP ready, and more\r\n").expect("sent");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).map_or(0, |n| n)
+    });
+    let conn = base.connect(&at).expect("the address is valid");
+    let said = failure(&conn);
+    until(&base, "the error", || !said.borrow().is_empty());
+    assert!(said.borrow().contains("does not speak rdma://"), "{}", said.borrow());
+    conn.free();
+    until(&base, "the end of everything", || base.stats().links == 0);
+    thread.join().expect("it has seen the end");
+}
+
+#[test]
+fn somebody_who_says_nothing_is_given_up_after_the_connect_timeout() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = format!("rdma://{}", silent.local_addr().expect("bound"));
+    let base = EventBase::new().expect("a base");
+    let options =
+        LinkOptions { connect_timeout: Duration::from_millis(50), ..LinkOptions::default() };
+    let conn = base.connect_with(&at, &options).expect("the address is valid");
+    let said = failure(&conn);
+    until(&base, "the error", || !said.borrow().is_empty());
+    assert!(said.borrow().contains("does not answer"), "{}", said.borrow());
+    conn.free();
+    until(&base, "the end of everything", || base.stats().links == 0);
+}
+
+/// Nonsense, half a hello, a good hello with nonsense behind it, a hello that promises absurd
+/// sizes: each is cut off, and a guest who behaves is served beside them.
+#[test]
+fn strangers_cost_their_own_connection_only() {
+    let server = Server::start(&["echo", "rdma://127.0.0.1:0"]);
+    let base = EventBase::new().expect("a base");
+    let hello = |message_bytes: u32, window: u32| {
+        let mut bytes = b"RLrdma\0\x01".to_vec();
+        for word in [2, message_bytes, window] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.resize(32, 0);
+        bytes
+    };
+    let mut half = server.knock();
+    half.write_all(&hello(8192, 16)[..20]).expect("sent");
+    let silent = server.knock();
+    let noise: Vec<u8> = (0..4096).map(byte).collect();
+    let spoiled = [hello(8192, 16), vec![0xff; 64]].concat();
+    for said in [noise, hello(u32::MAX, 16), hello(8192, 0), spoiled] {
+        let mut stranger = server.knock();
+        stranger.write_all(&said).expect("sent");
+        let mut back = Vec::new();
+        // Cut off, by an end or a reset; the watchdog's timeout would be another error.
+        match stranger.read_to_end(&mut back) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+        assert!(back.len() <= 32, "a hello at most: {}", back.len());
+        echo(&base, &server.address, 10_000);
+    }
+    drop((half, silent));
+    echo(&base, &server.address, 100_000);
+}
