@@ -25,6 +25,7 @@ pub mod reactor;
 mod remote;
 mod router;
 pub mod segment;
+mod shared;
 pub mod slab;
 pub mod stream;
 mod sys;

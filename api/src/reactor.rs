@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use crate::fd::Fd;
 use crate::segment::{Home, Parts, Segment};
+pub use crate::shared::{Memory, Place, SharedWord};
 pub use crate::sys::{Family, Occupant, Side, SockOption, Sys};
 
 /// 64 opaque bits that come back with each completion. Minted by
@@ -282,6 +283,15 @@ pub enum Op {
         /// The file range.
         range: Segment,
     },
+    /// Waits until the word is rung ([`Sys::futex_wake`]): [`Outcome::Done`], at once if it is
+    /// not `expected`. It may also be done for no reason, so look again. Where
+    /// [`Reactor::waits_on_words`] says no, it fails with `Unsupported`.
+    FutexWait {
+        /// What to wait on.
+        word: Rc<dyn SharedWord>,
+        /// The value that lets it sleep.
+        expected: u32,
+    },
     /// Looks up a host name off the loop: [`Outcome::Addresses`], never empty.
     Resolve {
         /// Host name or literal.
@@ -307,6 +317,7 @@ impl Op {
             Op::Recv { .. } | Op::RecvBulk { .. } | Op::RecvMsg { .. } => "recv",
             Op::Send { .. } | Op::SendMsg { .. } => "send",
             Op::SendFile { .. } => "sendfile",
+            Op::FutexWait { .. } => "futex wait",
             Op::Resolve { .. } => "resolve",
             Op::Close { .. } => "close",
         }
@@ -441,6 +452,10 @@ pub trait Reactor {
     fn turn(&mut self, wait: Option<Duration>, done: &mut Vec<Completion>) -> io::Result<()>;
     /// The calls that are answered at once.
     fn sys(&mut self) -> &mut dyn Sys;
+    /// Whether [`Op::FutexWait`] works here.
+    fn waits_on_words(&self) -> bool {
+        false
+    }
     /// The pool that received blocks come from.
     fn home(&self) -> &Rc<Home>;
     /// Wakes [`Reactor::turn`] from elsewhere.

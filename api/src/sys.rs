@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::fd::Fd;
 use crate::reactor::{Credentials, SockName};
+use crate::shared::{Memory, SharedWord};
 
 /// The address family of a socket to make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +108,26 @@ pub trait Sys {
     fn signal(&mut self, number: i32) -> io::Result<Fd>;
     /// Reads everything from a signal descriptor; returns how often it came.
     fn drain(&mut self, fd: &Fd) -> io::Result<u64>;
+    /// Makes a memory file of so many bytes that no file system knows: all of its pages are there,
+    /// its size is sealed for ever, and nobody can execute it.
+    fn memory(&mut self, bytes: u64) -> io::Result<Fd>;
+    /// What a descriptor is that is said to be a memory file.
+    fn memory_of(&mut self, fd: &Fd) -> io::Result<Memory>;
+    /// Wakes whoever waits on the word, in whichever process; returns how many did.
+    fn futex_wake(&mut self, word: &dyn SharedWord) -> io::Result<u32>;
+    /// A counter that is readable when it was rung (eventfd(2)), for an edge-triggered poll: it
+    /// is never read.
+    fn event(&mut self) -> io::Result<Fd>;
+    /// Rings a counter that [`Sys::event`] made. Not for one that a stranger holds, too: he can
+    /// make the write block.
+    fn ring(&mut self, event: &Fd) -> io::Result<()>;
+    /// A descriptor that is readable when the process has ended that made this connection, or that
+    /// listened (socket(7) SO_PEERPIDFD).
+    fn pidfd(&mut self, socket: &Fd) -> io::Result<Fd>;
+    /// The user we are.
+    fn uid(&mut self) -> u32;
+    /// Processors this thread may run on.
+    fn cpus(&mut self) -> usize;
     /// Reads a file range into memory; fewer bytes at the end of the file.
     fn read_at(&mut self, file: &Fd, offset: u64, into: &mut [u8]) -> io::Result<usize>;
 }

@@ -303,6 +303,11 @@ impl<'a> Cx<'a> {
         self.router.release(segment);
     }
 
+    /// Whether the reactor can wait on a word of shared memory.
+    pub fn waits_on_words(&self) -> bool {
+        self.reactor.waits_on_words()
+    }
+
     /// The calls that are answered at once.
     pub fn sys(&mut self) -> &mut dyn Sys {
         self.reactor.sys()

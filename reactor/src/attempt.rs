@@ -91,7 +91,7 @@ impl Pending {
             | Op::SendMsg { fd, .. }
             | Op::SendFile { fd, .. }
             | Op::Close { fd } => Some(fd),
-            Op::Nop | Op::Resolve { .. } => None,
+            Op::Nop | Op::FutexWait { .. } | Op::Resolve { .. } => None,
         }
     }
 
@@ -107,7 +107,11 @@ impl Pending {
             Op::RecvMsg { .. } => self.recv_message(kit),
             Op::Send { .. } | Op::SendMsg { .. } => self.send(kit),
             Op::SendFile { .. } => self.send_file(kit),
-            Op::Nop | Op::Poll { .. } | Op::Resolve { .. } | Op::Close { .. } => {
+            Op::Nop
+            | Op::Poll { .. }
+            | Op::FutexWait { .. }
+            | Op::Resolve { .. }
+            | Op::Close { .. } => {
                 unreachable!("`{}` is not tried but answered by its engine", self.op.name())
             }
         }

@@ -9,12 +9,14 @@
 //!   sys/name.rs     names of sockets, and their limits
 //!   sys/transfer.rs the hot path: recv, send, accept, connect, sendfile
 //!   sys/message.rs  bytes with descriptors
+//!   sys/shared.rs   memory files, futex words, eventfds, pidfds
 //!   sys/signal.rs   signals as descriptors
 //!   sys/watch.rs    readiness: epoll and poll
 //! ```
 
 mod message;
 mod name;
+mod shared;
 mod signal;
 mod transfer;
 mod watch;
@@ -34,7 +36,9 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::stat::{Mode, SFlag, fstat, lstat};
 use nix::unistd::Pid;
 use ringlane_api::fd::{Fd, FdKind};
-use ringlane_api::reactor::{Credentials, Family, Occupant, Side, SockName, SockOption, Sys};
+use ringlane_api::reactor::{
+    Credentials, Family, Memory, Occupant, SharedWord, Side, SockName, SockOption, Sys,
+};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 pub(crate) use message::{recv_message, send_message};
@@ -280,6 +284,39 @@ impl Sys for Kernel {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn memory(&mut self, bytes: u64) -> io::Result<Fd> {
+        shared::memory(bytes)
+    }
+
+    fn memory_of(&mut self, fd: &Fd) -> io::Result<Memory> {
+        shared::memory_of(fd)
+    }
+
+    fn futex_wake(&mut self, word: &dyn SharedWord) -> io::Result<u32> {
+        shared::futex_wake(word)
+    }
+
+    fn event(&mut self) -> io::Result<Fd> {
+        shared::event()
+    }
+
+    fn ring(&mut self, event: &Fd) -> io::Result<()> {
+        shared::ring(event)
+    }
+
+    fn pidfd(&mut self, socket: &Fd) -> io::Result<Fd> {
+        shared::pidfd(socket)
+    }
+
+    fn uid(&mut self) -> u32 {
+        nix::unistd::geteuid().as_raw()
+    }
+
+    fn cpus(&mut self) -> usize {
+        // It looks at the affinity mask and at the quota of the control group.
+        std::thread::available_parallelism().map_or(1, usize::from)
     }
 
     fn read_at(&mut self, file: &Fd, offset: u64, into: &mut [u8]) -> io::Result<usize> {

@@ -57,6 +57,16 @@ macro_rules! contract {
                 localhost_is_resolved_off_the_loop
                 a_signal_makes_its_descriptor_readable
             );
+            contract!(@ $engine, None, shared:
+                a_word_that_differs_lets_nobody_sleep
+                a_rung_word_ends_the_wait_and_one_that_was_rung_before_does_not
+                a_cancelled_wait_lets_go_of_its_word
+                a_dropped_reactor_lets_go_of_its_words
+                a_memory_file_has_its_size_and_its_seals_for_ever
+                what_is_no_sealed_memory_is_told
+                a_rung_counter_is_news_each_time
+                the_pidfd_of_a_living_peer_is_quiet
+            );
             contract!(@ $engine, None, ends:
                 a_cancelled_receive_completes_once
                 a_stale_cancel_does_not_hit_the_next_op

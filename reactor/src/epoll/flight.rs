@@ -31,7 +31,7 @@ impl Lane {
                 Lane::Out
             }
             Op::Poll { .. } => Lane::Poll,
-            Op::Nop | Op::Resolve { .. } | Op::Close { .. } => Lane::Aside,
+            Op::Nop | Op::FutexWait { .. } | Op::Resolve { .. } | Op::Close { .. } => Lane::Aside,
         }
     }
 }

@@ -249,6 +249,11 @@ impl Reactor for Epoll {
                 let (host, port) = (std::mem::take(host), *port);
                 self.resolver.ask(id, host, port);
             }
+            (Op::FutexWait { .. }, _) => {
+                self.flights.take(id.slot);
+                let error = io::ErrorKind::Unsupported.into();
+                self.due.push_back(Completion::last(token, Err(error)));
+            }
             (Op::Nop, _) => {
                 self.flights.take(id.slot);
                 self.due.push_back(Completion::last(token, Ok(Outcome::Done)));

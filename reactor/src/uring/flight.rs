@@ -40,6 +40,8 @@ pub(super) enum Kind {
     Attempt,
     /// A look-up; `a` is its number.
     Resolve,
+    /// A word of shared memory; `a` is its place, `b` the value that lets it sleep.
+    Futex,
     /// Waits until it is alone on its descriptor.
     Close,
 }

@@ -62,6 +62,7 @@ impl Uring {
             gathers: Vec::new(),
             unclaimed: Unclaimed::default(),
             names: Store::new(),
+            words: Store::new(),
             attempts: Store::new(),
             tries: Vec::new(),
             bulk: VecDeque::new(),
@@ -135,6 +136,7 @@ impl Uring {
             }
             Kind::Attempt => self.end_attempt(slot, Err(error)),
             Kind::Send => self.end_send(slot, Err(error)),
+            Kind::Futex => self.end_futex(slot, Err(error)),
             Kind::Connect => {
                 self.names.remove(place);
                 self.end(slot, Err(error))
@@ -215,6 +217,7 @@ impl Drop for Uring {
             log::error!("io_uring did not let go of its operations; their memory is leaked");
             self.sends.drain().for_each(std::mem::forget);
             self.names.drain().for_each(std::mem::forget);
+            self.words.drain().for_each(std::mem::forget);
         }
     }
 }

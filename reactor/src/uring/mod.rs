@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringlane_api::reactor::{
-    Completion, Counters, EngineReport, Op, OpId, Reactor, Sys, Token, Wake,
+    Completion, Counters, EngineReport, Op, OpId, Reactor, SharedWord, Sys, Token, Wake,
 };
 use ringlane_api::segment::Home;
 use socket2::SockAddr;
@@ -70,6 +70,7 @@ pub(crate) struct Uring {
     gathers: Vec<Box<Gather>>,
     unclaimed: Unclaimed,
     names: Store<Box<SockAddr>>,
+    words: Store<Rc<dyn SharedWord>>,
     attempts: Store<Pending>,
     /// Attempts for the next turn, by `user_data`.
     tries: Vec<u64>,
@@ -124,6 +125,10 @@ impl Reactor for Uring {
 
     fn sys(&mut self) -> &mut dyn Sys {
         &mut self.kernel
+    }
+
+    fn waits_on_words(&self) -> bool {
+        self.features.futex
     }
 
     fn home(&self) -> &Rc<Home> {

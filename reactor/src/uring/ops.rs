@@ -22,7 +22,7 @@ impl Uring {
     /// Takes an op in.
     pub(super) fn begin(&mut self, token: Token, op: Op) -> OpId {
         let foreign = match &op {
-            Op::Nop | Op::Resolve { .. } => false,
+            Op::Nop | Op::Resolve { .. } | Op::FutexWait { .. } => false,
             op => fd_of(op).is_none_or(|fd| fd.as_os().is_none()),
         };
         if foreign {
@@ -66,6 +66,16 @@ impl Uring {
                 let slot = self.flights.insert(token, Kind::Resolve, None, NONE);
                 self.resolver.ask(self.flights.id(slot), host, port);
                 slot
+            }
+            Op::FutexWait { word, expected } if self.features.futex => {
+                let place = self.words.insert(word);
+                let slot = self.flights.insert(token, Kind::Futex, None, place);
+                self.push_futex(slot, expected);
+                slot
+            }
+            Op::FutexWait { .. } => {
+                let error = io::ErrorKind::Unsupported.into();
+                return self.at_once(Completion::last(token, Err(error)));
             }
             Op::Close { fd } => return self.push_close(token, fd),
             op => {
@@ -206,6 +216,7 @@ impl Uring {
             Kind::Poll => self.on_poll(slot, cqe, done),
             Kind::Attempt => self.on_attempt(slot, cqe, done),
             Kind::Connect => self.on_connect(slot, cqe, done),
+            Kind::Futex => self.on_futex(slot, cqe, done),
             Kind::Free | Kind::Resolve | Kind::Close => {
                 unreachable!("the ring knows nothing of a {:?}", self.flights.at(slot).kind)
             }
@@ -259,6 +270,6 @@ fn fd_of(op: &Op) -> Option<&Fd> {
         | Op::SendMsg { fd, .. }
         | Op::SendFile { fd, .. }
         | Op::Close { fd } => Some(fd),
-        Op::Nop | Op::Resolve { .. } => None,
+        Op::Nop | Op::FutexWait { .. } | Op::Resolve { .. } => None,
     }
 }

@@ -24,7 +24,7 @@ const BUF_RING_INCREMENTAL: u16 = 2;
 /// What the kernel has, and how much of it is used.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Features {
-    futex: bool,
+    pub futex: bool,
     batching: bool,
     pub no_iowait: bool,
     pub byte_limit: bool,

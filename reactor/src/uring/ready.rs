@@ -17,6 +17,12 @@ use super::flight::{ARMED, CANCELLED, EDGE, MULTISHOT, PARKED};
 use super::ring::Cqe;
 use super::{Uring, cancelled};
 
+/// `FUTEX2_SIZE_U32` of linux/futex.h.
+const FUTEX_SIZE_U32: u32 = 2;
+
+/// `FUTEX_BITSET_MATCH_ANY` of linux/futex.h.
+const FUTEX_MATCH_ANY: u64 = 0xffff_ffff;
+
 /// What poll(2) calls the readiness asked for. Hang-ups and errors are reported unasked.
 fn mask(ready: Ready) -> u32 {
     let mut mask = 0;
@@ -126,6 +132,44 @@ impl Uring {
             error if error < 0 => self.end(slot, Err(io::Error::from_raw_os_error(-error))),
             _ => self.end(slot, Ok(Outcome::Done)),
         });
+    }
+
+    /// Starts to wait on a word of shared memory.
+    pub(super) fn push_futex(&mut self, slot: u32, expected: u32) {
+        let user_data = self.flights.user_data(slot);
+        let flight = self.flights.at(slot);
+        flight.b = expected;
+        flight.set(ARMED);
+        let at = self.words.get(flight.a).word().as_ptr();
+        // KERNEL 6.7: futex operations. Not FUTEX2_PRIVATE: the waker is another process, and
+        // private waits that were armed before the first thread was made are lost.
+        let entry = opcode::FutexWait::new(
+            at.cast_const(),
+            u64::from(expected),
+            FUTEX_MATCH_ANY,
+            FUTEX_SIZE_U32,
+        );
+        self.ring.push(&entry.build().user_data(user_data));
+    }
+
+    /// A word was rung, or was not what lets one sleep, or the wait was cancelled.
+    pub(super) fn on_futex(&mut self, slot: u32, cqe: Cqe, done: &mut Vec<Completion>) {
+        let was_cancelled = self.ended(slot);
+        let result = match -cqe.result {
+            libc::ECANCELED if was_cancelled => Err(cancelled()),
+            // A cancel that nobody asked for comes from a fault that is played: a wake for no
+            // reason, as EINTR is.
+            error if error <= 0 => Ok(Outcome::Done),
+            libc::EAGAIN | libc::EINTR | libc::ECANCELED => Ok(Outcome::Done),
+            error => Err(io::Error::from_raw_os_error(error)),
+        };
+        done.push(self.end_futex(slot, result));
+    }
+
+    pub(super) fn end_futex(&mut self, slot: u32, result: io::Result<Outcome>) -> Completion {
+        let place = self.flights.at(slot).a;
+        drop(self.words.remove(place));
+        self.end(slot, result)
     }
 
     /// Starts an op that is tried without waiting. What receives waits for bytes first; what sends

@@ -3,4 +3,5 @@
 pub mod ends;
 pub mod events;
 pub mod extras;
+pub mod shared;
 pub mod streams;

@@ -33,6 +33,8 @@ pub(super) enum What {
     End(Box<End>),
     /// A signal descriptor.
     Signal { number: i32, pending: u64 },
+    /// A counter that is rung and never read.
+    Event { rung: u64 },
 }
 
 /// Options that sockets carry and hand on to what they accept.

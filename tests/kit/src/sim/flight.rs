@@ -49,7 +49,7 @@ impl Flight {
     /// The descriptor it works on.
     pub fn fd(&self) -> Option<&Fd> {
         match &self.op {
-            Op::Nop | Op::Resolve { .. } => None,
+            Op::Nop | Op::FutexWait { .. } | Op::Resolve { .. } => None,
             Op::Poll { fd, .. }
             | Op::Accept { fd, .. }
             | Op::Connect { fd, .. }

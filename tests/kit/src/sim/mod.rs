@@ -15,6 +15,7 @@ mod desc;
 mod fault;
 mod files;
 mod flight;
+mod memory;
 mod names;
 mod reactor;
 mod rng;

@@ -379,6 +379,10 @@ impl Reactor for SimReactor {
         self
     }
 
+    fn waits_on_words(&self) -> bool {
+        true
+    }
+
     fn home(&self) -> &Rc<Home> {
         &self.home
     }
@@ -391,8 +395,11 @@ impl Reactor for SimReactor {
         for place in 0..self.flights.places() {
             let Some(id) = self.flights.at(place) else { continue };
             let Some(flight) = self.flights.get(id) else { continue };
-            let parents =
-                flight.sends() || matches!(flight.op, Op::Connect { .. } | Op::Resolve { .. });
+            let parents = flight.sends()
+                || matches!(
+                    flight.op,
+                    Op::Connect { .. } | Op::FutexWait { .. } | Op::Resolve { .. }
+                );
             if parents {
                 let parts = self.take_parts(id);
                 self.make(id, Step::Last(Err(forked()), parts));

@@ -1,6 +1,7 @@
 //! One step of one op: what the kernel would do for it now.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use ringlane_api::fd::Fd;
 use ringlane_api::reactor::{Message, Op, OpId, Outcome, Ready, SockName};
@@ -58,6 +59,7 @@ impl SimReactor {
         match (&flight.op, desc) {
             (Op::Nop, _) => Step::done(),
             (Op::Resolve { .. }, _) => self.resolve(id),
+            (Op::FutexWait { .. }, _) => self.futex(id),
             (_, None) => {
                 let parts = self.take_parts(id);
                 Step::Last(Err(os(errno::EBADF)), parts)
@@ -84,6 +86,21 @@ impl SimReactor {
             return Step::Idle;
         }
         Step::Last(state.resolve(host, *port).map(Outcome::Addresses), None)
+    }
+
+    /// Asleep from the first step on, if the word lets it; awake when the word was rung since.
+    fn futex(&mut self, id: OpId) -> Step {
+        let mut state = self.world.state();
+        let Some(flight) = self.flights.get(id) else { return Step::Idle };
+        let Op::FutexWait { word, expected } = &flight.op else { return Step::Idle };
+        let rung = state.rings.get(&word.place()).copied().unwrap_or_default();
+        if !std::mem::replace(&mut flight.started, true) {
+            flight.seen.0 = rung;
+            let sleeps = word.word().load(Ordering::SeqCst) == *expected;
+            return if sleeps { Step::Idle } else { Step::done() };
+        }
+        let woken = flight.seen.0 != rung || state.strikes(Fault::SpuriousWake);
+        if woken { Step::done() } else { Step::Idle }
     }
 
     fn poll(&mut self, id: OpId, desc: DescId) -> Step {
@@ -340,6 +357,12 @@ impl State {
                     ready |= Ready::READ;
                 }
                 news.0 = *pending;
+            }
+            Some(What::Event { rung }) => {
+                if *rung > 0 {
+                    ready |= Ready::READ;
+                }
+                news.0 = *rung;
             }
             Some(What::Fresh(_)) | None => {}
         }

@@ -6,10 +6,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use ringlane_api::fd::{Fd, FdKind};
-use ringlane_api::reactor::{Credentials, Family, Occupant, Side, SockName, SockOption, Sys};
+use ringlane_api::reactor::{
+    Credentials, Family, Memory, Occupant, SharedWord, Side, SockName, SockOption, Sys,
+};
 
 use super::desc::{DescId, Options, What};
 use super::files;
+use super::memory;
 use super::names::{errno, os};
 use super::reactor::SimReactor;
 
@@ -161,6 +164,48 @@ impl Sys for SimReactor {
             Some(What::Signal { pending, .. }) => Ok(std::mem::take(pending)),
             _ => Err(os(errno::EINVAL)),
         }
+    }
+
+    fn memory(&mut self, bytes: u64) -> io::Result<Fd> {
+        memory::make(bytes)
+    }
+
+    fn memory_of(&mut self, fd: &Fd) -> io::Result<Memory> {
+        memory::look_at(fd)
+    }
+
+    fn futex_wake(&mut self, word: &dyn SharedWord) -> io::Result<u32> {
+        *self.world.state().rings.entry(word.place()).or_default() += 1;
+        Ok(1)
+    }
+
+    fn event(&mut self) -> io::Result<Fd> {
+        let mut state = self.world.state();
+        let id = state.table.add(What::Event { rung: 0 });
+        self.world.open(&mut state, id).ok_or_else(|| os(errno::EMFILE))
+    }
+
+    fn ring(&mut self, event: &Fd) -> io::Result<()> {
+        let id = self.id(event)?;
+        match self.world.state().table.descs.get_mut(&id).map(|desc| &mut desc.what) {
+            Some(What::Event { rung }) => *rung += 1,
+            _ => return Err(os(errno::EINVAL)),
+        }
+        Ok(())
+    }
+
+    fn pidfd(&mut self, socket: &Fd) -> io::Result<Fd> {
+        // Both ends live in this process, which does not see its own end.
+        self.id(socket)?;
+        self.event()
+    }
+
+    fn uid(&mut self) -> u32 {
+        0
+    }
+
+    fn cpus(&mut self) -> usize {
+        1
     }
 
     fn read_at(&mut self, file: &Fd, offset: u64, into: &mut [u8]) -> io::Result<usize> {

@@ -1,11 +1,13 @@
 //! The world: what all reactors of one simulation share.
 
 use std::cell::{RefCell, RefMut};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ringlane_api::fd::{Fd, FdKind};
+use ringlane_api::reactor::Place;
 
 use super::desc::{DescId, Passed, Table, What};
 use super::fault::{Fault, Faults, Tally};
@@ -81,6 +83,8 @@ pub(super) struct State {
     pub table: Table,
     pub names: Names,
     pub wire: Wire,
+    /// How often each word of shared memory was rung.
+    pub rings: BTreeMap<Place, u64>,
     pub violations: Vec<String>,
 }
 
@@ -95,6 +99,7 @@ impl World {
             table: Table::new(setup.fd_max),
             names: Names::new(),
             wire: Wire::default(),
+            rings: BTreeMap::new(),
             tally: Tally::default(),
             violations: Vec::new(),
             setup,
@@ -247,7 +252,7 @@ impl State {
         let desc = self.table.descs.remove(&id).expect("found a line above");
         match desc.what {
             What::Fresh(_) => self.names.forget(id),
-            What::Signal { .. } => {}
+            What::Signal { .. } | What::Event { .. } => {}
             What::Listener(listener) => {
                 self.names.forget(id);
                 for waiting in listener.queue {
