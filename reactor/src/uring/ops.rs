@@ -67,16 +67,7 @@ impl Uring {
                 self.resolver.ask(self.flights.id(slot), host, port);
                 slot
             }
-            Op::FutexWait { word, expected } if self.features.futex => {
-                let place = self.words.insert(word);
-                let slot = self.flights.insert(token, Kind::Futex, None, place);
-                self.push_futex(slot, expected);
-                slot
-            }
-            Op::FutexWait { .. } => {
-                let error = io::ErrorKind::Unsupported.into();
-                return self.at_once(Completion::last(token, Err(error)));
-            }
+            Op::FutexWait { word, expected } => return self.begin_futex(token, word, expected),
             Op::Close { fd } => return self.push_close(token, fd),
             op => {
                 let receives = matches!(
@@ -94,7 +85,7 @@ impl Uring {
     }
 
     /// Mints a name for an op that is answered in the next turn without further ado.
-    fn at_once(&mut self, completion: Completion) -> OpId {
+    pub(super) fn at_once(&mut self, completion: Completion) -> OpId {
         let slot = self.flights.insert(completion.token, Kind::Close, None, NONE);
         let id = self.flights.id(slot);
         self.free(slot);

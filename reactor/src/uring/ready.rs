@@ -5,15 +5,18 @@
 //! queued again when it reported, so that it looks again at the next enter, after the callbacks.
 
 use std::io;
+use std::rc::Rc;
 
 use io_uring::{opcode, types};
-use ringlane_api::reactor::{Completion, Op, Outcome, Ready, SockName};
+use ringlane_api::reactor::{
+    Completion, Op, OpId, Outcome, Ready, SharedWord, SockName, Token,
+};
 use socket2::SockAddr;
 
 use crate::attempt::{Kit, Pending, Step};
 use crate::sys;
 
-use super::flight::{ARMED, CANCELLED, EDGE, MULTISHOT, PARKED};
+use super::flight::{ARMED, CANCELLED, EDGE, Kind, MULTISHOT, PARKED};
 use super::ring::Cqe;
 use super::{Uring, cancelled};
 
@@ -134,8 +137,24 @@ impl Uring {
         });
     }
 
-    /// Starts to wait on a word of shared memory.
-    pub(super) fn push_futex(&mut self, slot: u32, expected: u32) {
+    /// Starts to wait on a word of shared memory, where the kernel can.
+    pub(super) fn begin_futex(
+        &mut self,
+        token: Token,
+        word: Rc<dyn SharedWord>,
+        expected: u32,
+    ) -> OpId {
+        if !self.features.futex {
+            let error = io::ErrorKind::Unsupported.into();
+            return self.at_once(Completion::last(token, Err(error)));
+        }
+        let place = self.words.insert(word);
+        let slot = self.flights.insert(token, Kind::Futex, None, place);
+        self.push_futex(slot, expected);
+        self.flights.id(slot)
+    }
+
+    fn push_futex(&mut self, slot: u32, expected: u32) {
         let user_data = self.flights.user_data(slot);
         let flight = self.flights.at(slot);
         flight.b = expected;

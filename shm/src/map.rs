@@ -1,0 +1,144 @@
+//! Mapped memory that a peer may write at any moment, and the one room of this crate where
+//! `unsafe` may stand.
+//!
+//! Invariant: such memory is never a Rust slice or a `&mut`. It is atomics, and copies in and out
+//! whose bounds are checked against the size that was mapped. A [`Map`] is of a file that was
+//! sealed against shrinking, so no access meets SIGBUS.
+//!
+//! A map is not there in a forked child (`MADV_DONTFORK`: two producers would tear the ring);
+//! [`Fork`] tells a child that it is one.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::Rc;
+use std::sync::atomic::AtomicU8;
+
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// All of a memory file, shared.
+pub struct Map {
+    raw: MmapRaw,
+    file: u64,
+}
+
+impl Map {
+    /// Maps `bytes` of `fd`, whose [`Memory::id`](ringlane_api::reactor::Memory) is `file`. The
+    /// caller has checked that the file is sealed and has that size.
+    pub fn new(fd: BorrowedFd<'_>, bytes: usize, file: u64) -> io::Result<Rc<Map>> {
+        let raw = MmapOptions::new().len(bytes).map_raw(fd.as_raw_fd())?;
+        raw.advise(Advice::DontFork)?;
+        Ok(Rc::new(Map { raw, file }))
+    }
+
+    /// The file's id.
+    pub fn file(&self) -> u64 {
+        self.file
+    }
+
+    /// Bytes mapped.
+    pub fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Whether nothing is mapped; never.
+    pub fn is_empty(&self) -> bool {
+        self.raw.len() == 0
+    }
+
+    /// The address of `len` bytes at `at`.
+    fn at(&self, at: usize, len: usize) -> *mut u8 {
+        let end = at.checked_add(len).expect("offsets come from the layout");
+        assert!(end <= self.raw.len(), "{at}..{end} lies outside {} bytes", self.raw.len());
+        // SAFETY: `at` is at most the length of the mapping, as was checked above.
+        unsafe { self.raw.as_mut_ptr().add(at) }
+    }
+
+    /// The word at `at`.
+    ///
+    /// # Panics
+    /// Panics if it does not lie inside, aligned.
+    #[inline]
+    pub fn u32_at(&self, at: usize) -> &AtomicU32 {
+        assert!(at.is_multiple_of(4), "words are aligned");
+        let word = self.at(at, 4).cast::<u32>();
+        // SAFETY: inside the mapping, which lives as long as `self`; pages are aligned and `at` is;
+        // the bytes are only ever accessed through atomics of this size.
+        unsafe { AtomicU32::from_ptr(word) }
+    }
+
+    /// The double word at `at`.
+    ///
+    /// # Panics
+    /// Panics if it does not lie inside, aligned.
+    #[inline]
+    pub fn u64_at(&self, at: usize) -> &AtomicU64 {
+        assert!(at.is_multiple_of(8), "words are aligned");
+        let word = self.at(at, 8).cast::<u64>();
+        // SAFETY: as in `u32_at`.
+        unsafe { AtomicU64::from_ptr(word) }
+    }
+
+    /// Copies bytes out. What a peer writes meanwhile may be seen in part; the copy is ours.
+    ///
+    /// # Panics
+    /// Panics if they do not lie inside.
+    #[inline]
+    pub fn read(&self, at: usize, into: &mut [u8]) {
+        let from = self.at(at, into.len());
+        // SAFETY: source and destination are valid for the length, and do not overlap: `into` is a
+        // Rust slice, and no slice lies in a mapping. A peer that writes at the same time makes
+        // the values arbitrary, which every reader of them expects.
+        unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    /// Panics if they do not lie inside.
+    #[inline]
+    pub fn write(&self, at: usize, from: &[u8]) {
+        let into = self.at(at, from.len());
+        // SAFETY: as in `read`, the other way round.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into, from.len()) }
+    }
+}
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Map({} B of file {})", self.len(), self.file)
+    }
+}
+
+/// Tells a forked child from its parent, for the price of one load: a page that the kernel wipes
+/// in a child.
+pub struct Fork(MmapMut);
+
+impl Fork {
+    /// A guard of this process.
+    pub fn new() -> io::Result<Fork> {
+        let page = MmapMut::map_anon(crate::layout::PAGE)?;
+        let at = page.as_ptr().cast_mut().cast();
+        // SAFETY: the range is the page that was mapped a line above, and nobody else knows it.
+        let advised = unsafe { libc::madvise(at, page.len(), libc::MADV_WIPEONFORK) };
+        if advised != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fork = Fork(page);
+        fork.mark().store(1, Ordering::Relaxed);
+        Ok(fork)
+    }
+
+    /// Whether this is a child of the process that made it.
+    #[inline]
+    pub fn happened(&self) -> bool {
+        self.mark().load(Ordering::Relaxed) == 0
+    }
+
+    fn mark(&self) -> &AtomicU8 {
+        // SAFETY: the page is mapped as long as `self` lives, and is only accessed here.
+        unsafe { AtomicU8::from_ptr(self.0.as_ptr().cast_mut()) }
+    }
+}

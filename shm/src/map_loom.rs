@@ -1,0 +1,53 @@
+//! A map for loom: its words and bytes are loom's atomics, bytes without any order of their own, so
+//! that a byte read too early shows as a wrong one.
+
+use std::collections::BTreeMap;
+
+use loom::sync::atomic::{AtomicU8, Ordering};
+
+use crate::sync::{AtomicU32, AtomicU64};
+
+/// Words by offset, and the bytes behind them.
+#[derive(Debug)]
+pub struct Map {
+    words: BTreeMap<usize, AtomicU64>,
+    halves: BTreeMap<usize, AtomicU32>,
+    ring: usize,
+    bytes: Vec<AtomicU8>,
+}
+
+impl Map {
+    /// Zeros, with words at the places named and `bytes` bytes at `ring`.
+    pub fn modelled(words: &[usize], halves: &[usize], ring: usize, bytes: usize) -> Map {
+        Map {
+            words: words.iter().map(|at| (*at, AtomicU64::new(0))).collect(),
+            halves: halves.iter().map(|at| (*at, AtomicU32::new(0))).collect(),
+            ring,
+            bytes: (0..bytes).map(|_| AtomicU8::new(0)).collect(),
+        }
+    }
+
+    /// The word at `at`.
+    pub fn u32_at(&self, at: usize) -> &AtomicU32 {
+        &self.halves[&at]
+    }
+
+    /// The double word at `at`.
+    pub fn u64_at(&self, at: usize) -> &AtomicU64 {
+        &self.words[&at]
+    }
+
+    /// Copies bytes out.
+    pub fn read(&self, at: usize, into: &mut [u8]) {
+        for (i, byte) in into.iter_mut().enumerate() {
+            *byte = self.bytes[at - self.ring + i].load(Ordering::Relaxed);
+        }
+    }
+
+    /// Copies bytes in.
+    pub fn write(&self, at: usize, from: &[u8]) {
+        for (i, byte) in from.iter().enumerate() {
+            self.bytes[at - self.ring + i].store(*byte, Ordering::Relaxed);
+        }
+    }
+}

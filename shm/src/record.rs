@@ -1,0 +1,317 @@
+//! Records in a ring: whole messages with a header, written and read in place.
+//!
+//! ```text
+//!   | len u32 | kind u16 | channel u16 | payload, padded to 8 |   | ... |  PAD to the ring's end |
+//! ```
+//!
+//! A record never wraps, so that its payload is one piece. Its sequence number is not stored: it
+//! is the publish word's, counted back. A record is at most a quarter of the ring; larger messages
+//! go in pieces ([`MORE`]).
+//!
+//! A ring carries records or a stream of bytes, never both.
+//!
+//! The reader checks each header against what was published, after copying it into a register, and
+//! a payload is reached through [`RingSlice`], never as a slice of Rust: its writer may still
+//! change it. [`Records::drain`] is the careful way: one copy of everything that is there, parsed
+//! in private memory.
+
+use crate::map::Map;
+use crate::ring::{Consumer, Producer, Scribbled};
+use crate::sync::Shared;
+
+/// Bytes before a record's payload.
+pub const RECORD_HEADER_BYTES: u32 = 8;
+
+/// Set in a record's kind where the message goes on in the next record of its channel.
+pub const MORE: u16 = 1 << 15;
+
+/// The kind that fills the ring up to its end; not for users.
+pub const PAD: u16 = 0x7fff;
+
+/// A record's header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecordHeader {
+    /// Bytes of payload.
+    pub len: u32,
+    /// The user's; [`MORE`] and [`PAD`] have meanings.
+    pub kind: u16,
+    /// The user's.
+    pub channel: u16,
+}
+
+impl RecordHeader {
+    fn encode(self) -> [u8; 8] {
+        let [a, b, c, d] = self.len.to_le_bytes();
+        let ([e, f], [g, h]) = (self.kind.to_le_bytes(), self.channel.to_le_bytes());
+        [a, b, c, d, e, f, g, h]
+    }
+
+    fn decode([a, b, c, d, e, f, g, h]: [u8; 8]) -> RecordHeader {
+        RecordHeader {
+            len: u32::from_le_bytes([a, b, c, d]),
+            kind: u16::from_le_bytes([e, f]),
+            channel: u16::from_le_bytes([g, h]),
+        }
+    }
+
+    /// Bytes of the whole record, if it fits into `most`.
+    fn whole(self, most: u32) -> Option<u32> {
+        let whole = self.len.checked_add(RECORD_HEADER_BYTES + 7)? & !7;
+        (whole <= most).then_some(whole)
+    }
+}
+
+/// Why a record is not taken now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// There is no room until the consumer gets on.
+    Full,
+    /// It is longer than a record may be; send it in pieces.
+    TooLong,
+    /// The consumer's counter was impossible.
+    Scribbled,
+}
+
+impl From<Scribbled> for Refused {
+    fn from(_: Scribbled) -> Refused {
+        Refused::Scribbled
+    }
+}
+
+impl Producer {
+    /// Bytes a record's payload may have.
+    pub fn record_bytes_max(&self) -> u32 {
+        self.capacity() / 4 - RECORD_HEADER_BYTES
+    }
+
+    /// Room for a payload of `len` bytes, to be written in place. Dropping it takes it back.
+    pub fn reserve(&mut self, len: u32) -> Result<Reservation<'_>, Refused> {
+        if len > self.record_bytes_max() {
+            return Err(Refused::TooLong);
+        }
+        let whole = (len + RECORD_HEADER_BYTES + 7) & !7;
+        let to_end = self.to_end();
+        let pad = if to_end < whole { to_end } else { 0 };
+        if self.room(pad + whole)? < pad + whole {
+            return Err(Refused::Full);
+        }
+        if pad > 0 {
+            let filler = RecordHeader { len: pad - RECORD_HEADER_BYTES, kind: PAD, channel: 0 };
+            self.write_at(0, &filler.encode());
+        }
+        Ok(Reservation { producer: self, pad, whole, len })
+    }
+
+    /// Writes a whole record.
+    pub fn push(&mut self, kind: u16, channel: u16, payload: &[u8]) -> Result<(), Refused> {
+        let len = u32::try_from(payload.len()).map_err(|_| Refused::TooLong)?;
+        let mut place = self.reserve(len)?;
+        place.write(0, payload);
+        place.commit(kind, channel);
+        Ok(())
+    }
+
+    /// Writes as much of a message as there is room for, in pieces that say that more follow;
+    /// returns how many of its bytes. Call again with the rest.
+    pub fn push_pieces(
+        &mut self,
+        kind: u16,
+        channel: u16,
+        message: &[u8],
+    ) -> Result<usize, Refused> {
+        let piece = self.record_bytes_max() as usize;
+        let mut taken = 0;
+        while taken < message.len() {
+            let part = &message[taken..message.len().min(taken + piece)];
+            let more = if taken + part.len() < message.len() { MORE } else { 0 };
+            match self.push(kind | more, channel, part) {
+                Ok(()) => taken += part.len(),
+                Err(Refused::Full) => break,
+                Err(refused) => return Err(refused),
+            }
+        }
+        Ok(taken)
+    }
+}
+
+/// Room in the ring that is being written.
+#[derive(Debug)]
+pub struct Reservation<'a> {
+    producer: &'a mut Producer,
+    pad: u32,
+    whole: u32,
+    len: u32,
+}
+
+impl Reservation<'_> {
+    /// Bytes of the payload.
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Writes into the payload.
+    ///
+    /// # Panics
+    /// Panics where the bytes do not lie inside it.
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+        let inside = at.checked_add(bytes.len()).is_some_and(|end| end <= self.len());
+        assert!(inside, "a payload is written inside its reservation");
+        let skip = self.pad + RECORD_HEADER_BYTES + at as u32;
+        self.producer.write_at(skip, bytes);
+    }
+
+    /// Makes it a record; seen with the next publication, any number at a time.
+    pub fn commit(self, kind: u16, channel: u16) {
+        let header = RecordHeader { len: self.len, kind, channel };
+        self.producer.write_at(self.pad, &header.encode());
+        self.producer.advance(self.pad + self.whole, 1);
+    }
+}
+
+/// Bytes in a ring whose writer may change them at any time.
+#[derive(Clone, Debug)]
+pub struct RingSlice {
+    map: Shared<Map>,
+    at: usize,
+    len: usize,
+}
+
+impl RingSlice {
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies bytes from `at` on; returns how many there were, at most `into` holds.
+    pub fn copy_to(&self, at: usize, into: &mut [u8]) -> usize {
+        let n = into.len().min(self.len.saturating_sub(at));
+        if n > 0 {
+            self.map.read(self.at + at, &mut into[..n]);
+        }
+        n
+    }
+
+    /// A copy.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut copy = vec![0; self.len];
+        self.copy_to(0, &mut copy);
+        copy
+    }
+
+    /// Four bytes at `at`, little end first, read once.
+    pub fn get_u32(&self, at: usize) -> Option<u32> {
+        let mut bytes = [0; 4];
+        (self.copy_to(at, &mut bytes) == 4).then(|| u32::from_le_bytes(bytes))
+    }
+
+    /// Eight bytes at `at`, little end first, read once.
+    pub fn get_u64(&self, at: usize) -> Option<u64> {
+        let mut bytes = [0; 8];
+        (self.copy_to(at, &mut bytes) == 8).then(|| u64::from_le_bytes(bytes))
+    }
+}
+
+/// A record that was read and not given back.
+#[derive(Debug)]
+pub struct Borrowed {
+    /// Its header, as copied once.
+    pub header: RecordHeader,
+    /// Its payload, in the ring.
+    pub payload: RingSlice,
+    /// Its sequence number.
+    pub seq: u32,
+    end: u32,
+}
+
+/// The reading end of a ring of records.
+#[derive(Debug)]
+pub struct Records(Consumer);
+
+impl Records {
+    /// Reads records from a ring.
+    pub fn new(consumer: Consumer) -> Records {
+        Records(consumer)
+    }
+
+    /// The ring under it.
+    pub fn ring(&mut self) -> &mut Consumer {
+        &mut self.0
+    }
+
+    /// The next record, in place. It stays the reader's until [`Records::give_back`].
+    pub fn borrow(&mut self) -> Result<Option<Borrowed>, Scribbled> {
+        loop {
+            let available = self.0.available(1)?;
+            if available == 0 {
+                return Ok(None);
+            }
+            let (map, at, to_end) = self.0.place();
+            if available < RECORD_HEADER_BYTES || to_end < RECORD_HEADER_BYTES {
+                return Err(Scribbled);
+            }
+            let mut bytes = [0; 8];
+            self.0.peek(0, &mut bytes);
+            let header = RecordHeader::decode(bytes);
+            let whole = header.whole(available.min(to_end)).ok_or(Scribbled)?;
+            if header.kind == PAD {
+                if whole != to_end {
+                    return Err(Scribbled);
+                }
+                self.0.skip(whole, 0);
+                continue;
+            }
+            self.0.skip(whole, 1);
+            let at = at + RECORD_HEADER_BYTES as usize;
+            let payload = RingSlice { map, at, len: header.len as usize };
+            let (seq, end) = (self.0.seq(), self.0.position());
+            return Ok(Some(Borrowed { header, payload, seq, end }));
+        }
+    }
+
+    /// Gives a record and all before it back to the producer.
+    pub fn give_back(&mut self, record: Borrowed) {
+        self.0.release_to(record.end);
+    }
+
+    /// Copies everything that is published into private memory, at once, and gives it back to the
+    /// producer; `each` sees one record after the other. For peers that are not trusted, and for
+    /// small records, whose headers lie side by side then. Returns how many records it was.
+    pub fn drain(
+        &mut self,
+        private: &mut Vec<u8>,
+        mut each: impl FnMut(RecordHeader, &[u8]),
+    ) -> Result<usize, Scribbled> {
+        let available = self.0.available(u32::MAX)?;
+        let start = self.0.position();
+        private.resize(available as usize, 0);
+        self.0.read(private);
+        let (mut at, mut records) = (0, 0);
+        while at < available {
+            let header: [u8; 8] = private[at as usize..].first_chunk().copied().ok_or(Scribbled)?;
+            let header = RecordHeader::decode(header);
+            let to_end = self.0.capacity() - (start.wrapping_add(at) & (self.0.capacity() - 1));
+            let whole = header.whole((available - at).min(to_end)).ok_or(Scribbled)?;
+            if header.kind != PAD {
+                let from = (at + RECORD_HEADER_BYTES) as usize;
+                each(header, &private[from..from + header.len as usize]);
+                records += 1;
+            } else if whole != to_end {
+                return Err(Scribbled);
+            }
+            at += whole;
+        }
+        self.0.skip(0, records);
+        self.0.release();
+        Ok(records as usize)
+    }
+}
