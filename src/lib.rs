@@ -1,7 +1,7 @@
 //! An io_uring transport with a libevent-shaped API, Linux only. One [`EventBase`] with
-//! [`Event`], [`Bufferevent`], [`Evbuffer`] and [`Listener`]; one interface over `tcp://` and
-//! `unix://`, so that a program swaps its transport by changing an address. io_uring is the
-//! default engine, epoll the automatic fallback.
+//! [`Event`], [`Bufferevent`], [`Evbuffer`] and [`Listener`]; one interface over `tcp://`,
+//! `unix://` and `shm://`, so that a program swaps its transport by changing an address. io_uring
+//! is the default engine, epoll the automatic fallback.
 //!
 //! A server:
 //!

@@ -7,6 +7,7 @@ pub(crate) fn transports() -> Vec<Box<dyn Transport>> {
     let mut all: Vec<Box<dyn Transport>> = Vec::new();
     tcp::add(&mut all);
     unix::add(&mut all);
+    shm::add(&mut all);
     rdma::add(&mut all);
     all
 }
@@ -20,7 +21,7 @@ pub(crate) fn transports() -> Vec<Box<dyn Transport>> {
 /// }
 /// ```
 pub fn local_addresses(unique: &str) -> Vec<String> {
-    [tcp::local(), unix::local(unique)].into_iter().flatten().collect()
+    [tcp::local(), unix::local(unique), shm::local(unique)].into_iter().flatten().collect()
 }
 
 #[cfg(feature = "tcp")]
@@ -72,5 +73,25 @@ mod rdma {
 
 #[cfg(not(feature = "rdma"))]
 mod rdma {
+    pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
+}
+
+#[cfg(feature = "shm")]
+mod shm {
+    pub(super) fn local(unique: &str) -> Option<String> {
+        Some(format!("shm://@{unique}-shm"))
+    }
+
+    pub(super) fn add(all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {
+        all.push(ringlane_shm::transport());
+    }
+}
+
+#[cfg(not(feature = "shm"))]
+mod shm {
+    pub(super) fn local(_unique: &str) -> Option<String> {
+        None
+    }
+
     pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
 }

@@ -336,6 +336,11 @@ impl<'a> Cx<'a> {
         self.router.bulk_home()
     }
 
+    /// The pool that received blocks come from, for transports that copy.
+    pub fn home(&self) -> &std::rc::Rc<crate::segment::Home> {
+        &self.router.home
+    }
+
     /// The number of this turn; it wraps.
     #[inline]
     pub fn turn(&self) -> u32 {

@@ -51,7 +51,7 @@ pub struct Lane {
 pub struct Header {
     /// Bytes of each ring.
     pub cap: u32,
-    /// Told on the socket and in the segment, so that one cannot stand for another.
+    /// The memory file's id, told on the socket and in the segment: one cannot stand for another.
     pub nonce: u64,
 }
 

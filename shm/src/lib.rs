@@ -1,13 +1,21 @@
 //! The `shm://` transport and the rings it stands on.
 //!
 //! ```text
-//!   map.rs     mapped memory a peer may write: atomics and checked copies   (the unsafe room)
-//!   layout.rs  what lies where, what is believed of it
-//!   ring.rs    a single-producer single-consumer ring of bytes
-//!   record.rs  records in a ring
-//!   bell.rs    who sleeps, who must be rung
-//!   sync.rs    atomics: the processor's, or loom's in a model
+//!   transport.rs  what a base asks for                   link.rs    what a link has
+//!   table.rs      links, and the Unix sockets inside
+//!   handover.rs   how two ends come to share a segment   address.rs
+//!   flow.rs       bytes of bufferevents in and out
+//!   record.rs     records in a ring                      bell.rs    who sleeps, whom to ring
+//!   ring.rs       a single-producer single-consumer ring of bytes
+//!   layout.rs     what lies where, what is believed of it
+//!   map.rs        mapped memory a peer may write: atomics and checked copies (the unsafe room)
+//!   sync.rs       atomics: the processor's, or loom's in a model
 //! ```
+//!
+//! `shm:///run/x.sock?ring=1MiB`, `shm://@name`. Parameters: `ring=` bytes per direction, a power
+//! of two from 4KiB to 64MiB (64KiB); `uid=` another user who may be there; `mode=` the listener's
+//! socket file's mode, and whoever may open it may come. Otherwise both ends belong to one user,
+//! or to root.
 
 #![deny(unsafe_code)]
 
@@ -24,6 +32,22 @@ pub mod map;
 #[cfg(loom)]
 #[path = "map_loom.rs"]
 pub mod map;
+
+#[cfg(not(loom))]
+mod address;
+#[cfg(not(loom))]
+mod flow;
+#[cfg(not(loom))]
+mod handover;
+#[cfg(not(loom))]
+mod link;
+#[cfg(not(loom))]
+mod table;
+#[cfg(not(loom))]
+mod transport;
+
+#[cfg(not(loom))]
+pub use transport::transport;
 
 #[cfg(all(loom, test))]
 mod model;

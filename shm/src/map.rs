@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::atomic::AtomicU8;
@@ -20,17 +21,23 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// All of a memory file, shared.
 pub struct Map {
-    raw: MmapRaw,
+    raw: ManuallyDrop<MmapRaw>,
     file: u64,
+    fork: Rc<Fork>,
 }
 
 impl Map {
     /// Maps `bytes` of `fd`, whose [`Memory::id`](ringlane_api::reactor::Memory) is `file`. The
-    /// caller has checked that the file is sealed and has that size.
-    pub fn new(fd: BorrowedFd<'_>, bytes: usize, file: u64) -> io::Result<Rc<Map>> {
+    /// caller has checked that the file is sealed and has that size. `fork` is of this process.
+    pub fn new(
+        fd: BorrowedFd<'_>,
+        bytes: usize,
+        file: u64,
+        fork: &Rc<Fork>,
+    ) -> io::Result<Rc<Map>> {
         let raw = MmapOptions::new().len(bytes).map_raw(fd.as_raw_fd())?;
         raw.advise(Advice::DontFork)?;
-        Ok(Rc::new(Map { raw, file }))
+        Ok(Rc::new(Map { raw: ManuallyDrop::new(raw), file, fork: Rc::clone(fork) }))
     }
 
     /// The file's id.
@@ -103,6 +110,17 @@ impl Map {
         let into = self.at(at, from.len());
         // SAFETY: as in `read`, the other way round.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into, from.len()) }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        if self.fork.happened() {
+            // Nothing of ours is mapped here, and something else may be at that address by now.
+            return;
+        }
+        // SAFETY: it is dropped here and nowhere else, and not used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.raw) }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use ringlane_reactor::{Config, Engine, best};
 use ringlane_shm::layout::{Header, RING_BYTES_MIN, announce};
-use ringlane_shm::map::Map;
+use ringlane_shm::map::{Fork, Map};
 use ringlane_shm::record::{MORE, Records, Refused};
 use ringlane_shm::ring::{Consumer, Producer, Published, Scribbled, State};
 
@@ -26,7 +26,8 @@ fn memory() -> OwnedFd {
 
 fn map(fd: &OwnedFd) -> Rc<Map> {
     use std::os::fd::AsFd;
-    Map::new(fd.as_fd(), HEADER.segment_bytes() as usize, 1).unwrap()
+    let fork = Rc::new(Fork::new().unwrap());
+    Map::new(fd.as_fd(), HEADER.segment_bytes() as usize, 1, &fork).unwrap()
 }
 
 /// Two mappings of one segment, as two processes have them.
@@ -335,6 +336,6 @@ fn the_end_is_seen_behind_the_bytes_before_it() {
 
 #[test]
 fn a_forked_child_is_told_so_and_its_parent_is_not() {
-    let fork = ringlane_shm::map::Fork::new().unwrap();
+    let fork = Fork::new().unwrap();
     assert!(!fork.happened());
 }

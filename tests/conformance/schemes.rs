@@ -6,7 +6,8 @@ pub use rows::ALL;
 
 /// Those of [`ALL`].
 pub fn transports() -> Vec<Box<dyn Transport>> {
-    let mut all = vec![ringlane_tcp::transport(), ringlane_uds::transport()];
+    let mut all =
+        vec![ringlane_tcp::transport(), ringlane_uds::transport(), ringlane_shm::transport()];
     rows::add(&mut all);
     all
 }
@@ -15,7 +16,7 @@ pub fn transports() -> Vec<Box<dyn Transport>> {
 mod rows {
     use super::Transport;
 
-    pub const ALL: &[&str] = &["tcp", "unix", "rdma"];
+    pub const ALL: &[&str] = &["tcp", "unix", "shm", "rdma"];
 
     pub fn add(all: &mut Vec<Box<dyn Transport>>) {
         all.push(ringlane_rdma_stub::transport());
@@ -26,7 +27,7 @@ mod rows {
 mod rows {
     use super::Transport;
 
-    pub const ALL: &[&str] = &["tcp", "unix"];
+    pub const ALL: &[&str] = &["tcp", "unix", "shm"];
 
     pub fn add(_all: &mut Vec<Box<dyn Transport>>) {}
 }

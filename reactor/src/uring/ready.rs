@@ -8,9 +8,7 @@ use std::io;
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
-use ringlane_api::reactor::{
-    Completion, Op, OpId, Outcome, Ready, SharedWord, SockName, Token,
-};
+use ringlane_api::reactor::{Completion, Op, OpId, Outcome, Ready, SharedWord, SockName, Token};
 use socket2::SockAddr;
 
 use crate::attempt::{Kit, Pending, Step};

@@ -34,7 +34,7 @@ pub struct Tools {
 pub struct Rig {
     /// e.g. `tcp/u5`.
     pub row: String,
-    /// `tcp` or `unix`.
+    /// `tcp`, `unix` or `shm`.
     pub scheme: &'static str,
     /// Whether there is a kernel under it; otherwise time is virtual and descriptors are not.
     pub real: bool,
@@ -73,7 +73,7 @@ impl Rig {
     /// An address to listen on that nobody else uses.
     pub fn address(&self) -> String {
         match self.scheme {
-            "unix" => format!("unix://{}", self.path("s").display()),
+            "unix" | "shm" => format!("{}://{}", self.scheme, self.path("s").display()),
             scheme => format!("{scheme}://127.0.0.1:0"),
         }
     }
@@ -81,7 +81,7 @@ impl Rig {
     /// An address on which nobody listens.
     pub fn nobody(&self) -> String {
         match self.scheme {
-            "unix" => format!("unix://{}", self.path("nobody").display()),
+            "unix" | "shm" => format!("{}://{}", self.scheme, self.path("nobody").display()),
             scheme => format!("{scheme}://127.0.0.1:1"),
         }
     }

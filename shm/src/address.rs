@@ -1,0 +1,89 @@
+//! `shm:///run/x.sock?ring=1MiB` and `shm://@name`: the Unix socket that does the hand-over, and
+//! the rings' size.
+
+use ringlane_api::address::Address;
+use ringlane_api::error::{Error, Result};
+
+use crate::layout::{RING_BYTES, is_ring_size};
+
+/// An address, read.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// Where the socket is.
+    pub unix: Address,
+    /// Bytes per direction.
+    pub ring: u32,
+    /// Who may be there beside our own user and root.
+    pub uid: Option<u32>,
+    /// Whoever may open the socket file may come.
+    pub by_mode: bool,
+}
+
+/// Reads an address and says what is wrong with it.
+pub(crate) fn target(address: &Address) -> Result<Target> {
+    address.only_parameters(&["ring", "uid", "mode"])?;
+    let bad = |what: String| Error::address_of("parse", address.to_string(), what);
+    let ring = match address.parameter("ring") {
+        None => RING_BYTES,
+        Some(text) => size(text).filter(|bytes| is_ring_size(*bytes)).ok_or_else(|| {
+            bad(format!(
+                "parameter `ring={text}` wants a power of two from 4KiB to 64MiB, like ring=1MiB"
+            ))
+        })?,
+    };
+    let uid = match address.parameter("uid") {
+        None => None,
+        Some(text) => {
+            let why =
+                || bad(format!("parameter `uid={text}` wants a user's number, like uid=1000"));
+            Some(text.parse().map_err(|_| why())?)
+        }
+    };
+    let mode = address.parameter("mode");
+    if mode.is_some() && address.target().starts_with('@') {
+        return Err(bad("an abstract name has no file and no mode; say uid= instead".into()));
+    }
+    let mode = mode.map(|mode| format!("?mode={mode}")).unwrap_or_default();
+    let by_mode = !mode.is_empty();
+    let unix = format!("unix://{}{mode}", address.target()).parse()?;
+    Ok(Target { unix, ring, uid, by_mode })
+}
+
+/// `4096`, `64KiB`, `1MiB`.
+fn size(text: &str) -> Option<u32> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let unit = match unit {
+        "" | "B" => 1,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        _ => return None,
+    };
+    digits.parse::<u32>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_read_and_bad_ones_named() {
+        let read = |text: &str| target(&text.parse().expect("it has a scheme"));
+        let good = read("shm:///run/x.sock?ring=1MiB&uid=7").expect("valid");
+        assert_eq!((good.ring, good.uid), (1 << 20, Some(7)));
+        assert_eq!(good.unix.to_string(), "unix:///run/x.sock");
+        assert_eq!(read("shm://@x").expect("valid").ring, RING_BYTES);
+        for (text, part) in [
+            ("shm://@x?ring=3KiB", "ring=3KiB"),
+            ("shm://@x?ring=128MiB", "ring=128MiB"),
+            ("shm://@x?uid=me", "uid=me"),
+            ("shm://@x?mode=666", "no mode"),
+            ("shm://@x?speed=1", "`speed`"),
+        ] {
+            let error = read(text).expect_err(text).to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

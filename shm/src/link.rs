@@ -1,0 +1,133 @@
+//! One link: what it has in the table, and its open rings.
+
+use std::rc::Rc;
+use std::sync::atomic::AtomicU32;
+
+use ringlane_api::fd::Fd;
+use ringlane_api::reactor::{OpId, Place, SharedWord};
+use ringlane_api::segment::Lease;
+use ringlane_api::transport::LinkId;
+
+use crate::address::Target;
+use crate::bell::Bell;
+use crate::layout::{Header, announce};
+use crate::map::Map;
+use crate::ring::{Consumer, Producer};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    Free,
+    Listening,
+    /// Connects its socket, then waits for the acceptor's answer.
+    Dialing,
+    /// Accepted; waits for the connector's segment.
+    Greeting,
+    Open,
+    /// Over, and told so; waits to be aborted.
+    Broken,
+    /// Aborted; waits for its op and its socket.
+    Closing,
+}
+
+pub(crate) mod bit {
+    /// On the list of links that are looked at before each wait.
+    pub const HOT: u16 = 1;
+    /// `send` left something; say Writable when there is room.
+    pub const BLOCKED: u16 = 2;
+    /// Say that nothing more comes when everything is published.
+    pub const FINISH: u16 = 4;
+    pub const READ_OVER: u16 = 8;
+    pub const WRITE_OVER: u16 = 16;
+    /// The peer is gone; what it published is still there.
+    pub const GONE: u16 = 32;
+    /// Something is on its way through the socket: an answer, or a byte that rings.
+    pub const SPEAKING: u16 = 64;
+    /// Something was given back or ended: the peer is to be rung though nothing was published.
+    pub const TELL: u16 = 128;
+    /// The last sweep found something that nobody had rung for.
+    pub const SUSPECT: u16 = 256;
+    /// It counts among the open links.
+    pub const COUNTED: u16 = 1024;
+    /// It fails when its rings are looked at next: the peer has scribbled.
+    pub const DISTRUSTED: u16 = 512;
+}
+
+pub(crate) struct Link {
+    pub generation: u16,
+    pub state: State,
+    pub bits: u16,
+    /// Its Unix socket, on the transport inside.
+    pub inner: Option<LinkId>,
+    /// The wait on our announce word.
+    pub wait: Option<OpId>,
+    pub window: u64,
+    /// Bytes that are in the ring and not yet told as sent.
+    pub unsaid: usize,
+    pub lease: Option<Rc<Lease>>,
+    pub open: Option<Box<Open>>,
+    pub cold: Option<Box<Cold>>,
+}
+
+/// What only listeners and links need that are not open yet.
+pub(crate) struct Cold {
+    pub target: Target,
+    pub listener: Option<LinkId>,
+    /// What came on the socket so far.
+    pub got: Vec<u8>,
+    pub fds: Vec<Fd>,
+    /// The connector's segment.
+    pub offered: Option<(Header, Rc<Map>)>,
+}
+
+impl Cold {
+    pub fn new(target: Target, listener: Option<LinkId>) -> Box<Cold> {
+        Box::new(Cold { target, listener, got: Vec::new(), fds: Vec::new(), offered: None })
+    }
+}
+
+/// The rings of an open link.
+pub(crate) struct Open {
+    pub tx: Producer,
+    pub rx: Consumer,
+    pub mine: Bell,
+    pub theirs: Bell,
+    pub my_word: Rc<dyn SharedWord>,
+    pub their_word: Rc<dyn SharedWord>,
+    /// Whether we, and they, wait on the word; otherwise a byte on the socket rings.
+    pub waits: [bool; 2],
+}
+
+impl Open {
+    /// Side 0 is the connector's.
+    pub fn new(header: Header, map: &Rc<Map>, side: usize, waits: [bool; 2]) -> Box<Open> {
+        let word = |side: usize| -> Rc<dyn SharedWord> {
+            Rc::new(Word { map: Rc::clone(map), at: announce(side) })
+        };
+        let other = 1 - side;
+        Box::new(Open {
+            tx: Producer::new(Rc::clone(map), header.lane(side)),
+            rx: Consumer::new(Rc::clone(map), header.lane(other)),
+            mine: Bell::new(Rc::clone(map), announce(side)),
+            theirs: Bell::new(Rc::clone(map), announce(other)),
+            my_word: word(side),
+            their_word: word(other),
+            waits,
+        })
+    }
+}
+
+/// An announce word, for the kernel.
+#[derive(Debug)]
+struct Word {
+    map: Rc<Map>,
+    at: usize,
+}
+
+impl SharedWord for Word {
+    fn word(&self) -> &AtomicU32 {
+        self.map.u32_at(self.at)
+    }
+    fn place(&self) -> Place {
+        Place { file: self.map.file(), offset: self.at as u64 }
+    }
+}

@@ -1,0 +1,240 @@
+//! The table of links, and what happens to their sockets.
+
+use std::io;
+use std::rc::Rc;
+
+use ringlane_api::reactor::{Side, forked};
+use ringlane_api::transport::{Cx, InnerEvents, LinkEvent, LinkId, Transport};
+
+use crate::link::{Cold, Link, State, bit};
+use crate::map::Fork;
+use crate::transport::SWEEPER;
+
+/// The transport.
+pub(crate) struct Shm {
+    pub(crate) uds: Box<dyn Transport>,
+    pub(crate) events: InnerEvents,
+    pub(crate) links: Vec<Link>,
+    pub(crate) free: Vec<u32>,
+    /// Whose each socket is, by its slot: its generation and our link.
+    pub(crate) owners: Vec<Option<(u16, LinkId)>>,
+    pub(crate) hot: Vec<LinkId>,
+    /// Made with the first segment.
+    pub(crate) fork: Option<Rc<Fork>>,
+    pub(crate) sweeping: bool,
+    /// Links that were opened and are not closed.
+    pub(crate) opens: usize,
+    /// Links that the sweep found asleep over something to do: wakes that were lost.
+    pub(crate) rescues: u64,
+}
+
+impl Shm {
+    pub(crate) fn insert(&mut self, state: State, cold: Option<Box<Cold>>) -> LinkId {
+        let link = |generation| Link {
+            generation,
+            state,
+            bits: 0,
+            inner: None,
+            wait: None,
+            window: 0,
+            unsaid: 0,
+            lease: None,
+            open: None,
+            cold,
+        };
+        match self.free.pop() {
+            Some(slot) => {
+                let place = &mut self.links[slot as usize];
+                let generation = place.generation.wrapping_add(1);
+                *place = link(generation);
+                LinkId { slot, generation }
+            }
+            None => {
+                self.links.push(link(1));
+                LinkId { slot: self.links.len() as u32 - 1, generation: 1 }
+            }
+        }
+    }
+
+    pub(crate) fn get(&mut self, id: LinkId) -> Option<&mut Link> {
+        let link = self.links.get_mut(id.slot as usize)?;
+        (link.generation == id.generation && link.state != State::Free).then_some(link)
+    }
+
+    /// Makes a socket a link's.
+    pub(crate) fn bind(&mut self, id: LinkId, inner: LinkId) {
+        let at = inner.slot as usize;
+        if self.owners.len() <= at {
+            self.owners.resize(at + 1, None);
+        }
+        self.owners[at] = Some((inner.generation, id));
+        if let Some(link) = self.get(id) {
+            link.inner = Some(inner);
+        }
+    }
+
+    pub(crate) fn owner(&self, inner: LinkId) -> Option<LinkId> {
+        let (generation, id) = self.owners.get(inner.slot as usize).copied()??;
+        (generation == inner.generation).then_some(id)
+    }
+
+    /// Calls the transport inside; what happens there is handled by [`Shm::news`].
+    pub(crate) fn inside<R>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        call: impl FnOnce(&mut dyn Transport, &mut Cx<'_>) -> R,
+    ) -> R {
+        let mut events = std::mem::take(&mut self.events);
+        let result = call(self.uds.as_mut(), &mut cx.inner(&mut events));
+        debug_assert!(self.events.is_empty(), "nothing calls us back from inside");
+        self.events = events;
+        result
+    }
+
+    /// Handles what has happened to sockets.
+    pub(crate) fn news(&mut self, cx: &mut Cx<'_>) {
+        while !self.events.is_empty() {
+            for (inner, event) in std::mem::take(&mut self.events) {
+                self.socket_event(cx, inner, event);
+            }
+        }
+    }
+
+    pub(crate) fn socket_event(&mut self, cx: &mut Cx<'_>, inner: LinkId, event: LinkEvent) {
+        let Some(id) = self.owner(inner) else { return discard(cx, event) };
+        let Some(link) = self.get(id) else { return discard(cx, event) };
+        match (link.state, event) {
+            (_, LinkEvent::Closed) => {
+                link.inner = None;
+                self.owners[inner.slot as usize] = None;
+                self.try_close(cx, id);
+            }
+            (State::Listening, LinkEvent::Accepted(new)) => self.meet(cx, id, new),
+            (_, LinkEvent::Accepted(new)) => self.inside(cx, |uds, cx| uds.abort(cx, new)),
+            (State::Listening, LinkEvent::Failed(side, error)) => {
+                cx.emit(id, LinkEvent::Failed(side, error));
+            }
+            (State::Dialing, LinkEvent::Connected) => self.offer(cx, id),
+            (State::Dialing, LinkEvent::Failed(_, error)) => {
+                self.break_off(cx, id, Side::Both, error);
+            }
+            (State::Dialing | State::Greeting, LinkEvent::Received(segment)) => {
+                self.greeted(cx, id, segment.bytes(), Vec::new());
+                cx.release(segment);
+            }
+            (State::Greeting, LinkEvent::Descriptors(fds)) => self.greeted(cx, id, &[], fds),
+            (State::Dialing, LinkEvent::Eof) => {
+                let error = io::ErrorKind::ConnectionReset.into();
+                self.break_off(cx, id, Side::Both, error);
+            }
+            (State::Greeting, LinkEvent::Eof | LinkEvent::Failed(..)) => self.abort(cx, id),
+            // A refused connector: gone, or told.
+            (State::Broken, LinkEvent::Sent(_) | LinkEvent::Eof | LinkEvent::Failed(..))
+                if link.cold.as_ref().is_some_and(|cold| cold.listener.is_some()) =>
+            {
+                self.abort(cx, id);
+            }
+            (State::Open, LinkEvent::Received(segment)) => {
+                cx.release(segment);
+                self.wake(id);
+            }
+            (State::Open, LinkEvent::Sent(_)) => link.bits &= !bit::SPEAKING,
+            (State::Open, LinkEvent::Eof | LinkEvent::Failed(..)) => {
+                link.bits |= bit::GONE;
+                self.wake(id);
+            }
+            // Aborted while an answer was on its way: the peer needs it to find what we published.
+            (State::Closing, LinkEvent::Sent(_) | LinkEvent::Eof | LinkEvent::Failed(..)) => {
+                self.inside(cx, |uds, cx| uds.abort(cx, inner));
+            }
+            (_, event) => discard(cx, event),
+        }
+    }
+
+    /// Puts a link on the list of those that are looked at before the loop waits.
+    pub(crate) fn heat(&mut self, id: LinkId) {
+        if let Some(link) = self.get(id)
+            && link.bits & bit::HOT == 0
+        {
+            link.bits |= bit::HOT;
+            self.hot.push(id);
+        }
+    }
+
+    /// The peer has rung, or the socket has told something.
+    pub(crate) fn wake(&mut self, id: LinkId) {
+        if let Some(open) = self.get(id).and_then(|link| link.open.as_ref()) {
+            open.mine.retract();
+        }
+        self.heat(id);
+    }
+
+    /// The link has failed; what is left to come is `Closed`, after its abort.
+    pub(crate) fn break_off(&mut self, cx: &mut Cx<'_>, id: LinkId, side: Side, error: io::Error) {
+        let Some(link) = self.get(id) else { return };
+        if side == Side::Both {
+            link.state = State::Broken;
+            link.open = None;
+            cx.no_timer(id);
+        } else {
+            link.bits |= bit::WRITE_OVER;
+        }
+        let (wait, inner) = (link.wait, link.inner);
+        if side == Side::Both {
+            wait.into_iter().for_each(|op| cx.cancel(op));
+            if let Some(inner) = inner {
+                self.inside(cx, |uds, cx| uds.abort(cx, inner));
+            }
+        }
+        cx.emit(id, LinkEvent::Failed(side, error));
+    }
+
+    pub(crate) fn try_close(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        let Some(link) = self.get(id) else { return };
+        if link.state != State::Closing || link.wait.is_some() || link.inner.is_some() {
+            return;
+        }
+        let counted = link.bits & bit::COUNTED != 0;
+        link.state = State::Free;
+        link.open = None;
+        link.cold = None;
+        link.lease = None;
+        self.free.push(id.slot);
+        if counted {
+            self.opens -= 1;
+        }
+        if self.opens == 0 && std::mem::take(&mut self.sweeping) {
+            cx.no_timer(SWEEPER);
+        }
+        cx.emit(id, LinkEvent::Closed);
+    }
+
+    /// What tells maps of this process from those of its parent.
+    pub(crate) fn guard(&mut self) -> io::Result<Rc<Fork>> {
+        match &self.fork {
+            Some(fork) => Ok(Rc::clone(fork)),
+            None => Ok(Rc::clone(self.fork.insert(Rc::new(Fork::new()?)))),
+        }
+    }
+
+    /// Drops the rings of all links if this is a forked child: they are not mapped here.
+    pub(crate) fn check_fork(&mut self, cx: &mut Cx<'_>) {
+        if !self.fork.as_ref().is_some_and(|fork| fork.happened()) {
+            return;
+        }
+        self.fork = None;
+        for slot in 0..self.links.len() as u32 {
+            let link = &mut self.links[slot as usize];
+            let id = LinkId { slot, generation: link.generation };
+            if link.open.is_some() && link.state == State::Open {
+                self.break_off(cx, id, Side::Both, forked());
+            }
+        }
+    }
+}
+
+fn discard(cx: &mut Cx<'_>, event: LinkEvent) {
+    if let LinkEvent::Received(segment) = event {
+        cx.release(segment);
+    }
+}

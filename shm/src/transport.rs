@@ -1,0 +1,312 @@
+//! The transport: its table of links, and the Unix sockets inside.
+//!
+//! ```text
+//!  connect -> Dialing --WELCOME--> Open --abort--> Closing --wait and socket gone--> Closed
+//!  accept  -> Greeting --HELLO------^
+//! ```
+//!
+//! A link's memory is unmapped after the wait on its word is reaped: the op holds the map. In a
+//! forked child no ring is touched: [`Fork`] is asked first.
+
+use std::io;
+use std::time::Duration;
+
+use ringlane_api::address::Address;
+use ringlane_api::error::{Error, Result};
+use ringlane_api::evbuffer::Evbuffer;
+use ringlane_api::fd::Fd;
+use ringlane_api::reactor::{Completion, Side};
+use ringlane_api::transport::{
+    Armed, Caps, Cx, LinkId, LinkInfo, LinkOptions, ListenOptions, Transport,
+};
+
+use crate::address::target;
+use crate::flow::has_work;
+use crate::link::{Cold, State, bit};
+use crate::table::Shm;
+
+/// The kind of a wait on an announce word.
+pub(crate) const WAIT: u8 = 1;
+
+/// How long either side may take over a hand-over.
+pub(crate) const HANDOVER: Duration = Duration::from_secs(5);
+
+/// How often somebody looks whether a sleeping link should have been rung.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Whose timer the sweep is.
+pub(crate) const SWEEPER: LinkId = LinkId { slot: u32::MAX, generation: 0 };
+
+/// The transport, for `EventBase::with`.
+///
+/// ```
+/// assert_eq!(ringlane_shm::transport().scheme(), "shm");
+/// ```
+pub fn transport() -> Box<dyn Transport> {
+    Box::new(Shm {
+        uds: ringlane_uds::transport(),
+        events: Vec::new(),
+        links: Vec::new(),
+        free: Vec::new(),
+        owners: Vec::new(),
+        hot: Vec::new(),
+        fork: None,
+        sweeping: false,
+        opens: 0,
+        rescues: 0,
+    })
+}
+
+impl Shm {
+    /// Keeps the sweep going.
+    pub(crate) fn watch_over(&mut self, cx: &mut Cx<'_>) {
+        if !std::mem::replace(&mut self.sweeping, true) {
+            cx.timer(SWEEPER, SWEEP);
+        }
+    }
+
+    /// The safety net: a link that was asleep over something to do at two sweeps in a row had its
+    /// wake lost.
+    fn sweep(&mut self, cx: &mut Cx<'_>) {
+        self.sweeping = false;
+        for slot in 0..self.links.len() as u32 {
+            let link = &mut self.links[slot as usize];
+            if link.state != State::Open {
+                continue;
+            }
+            let id = LinkId { slot, generation: link.generation };
+            let asleep = link.bits & bit::HOT == 0;
+            let missed = asleep && has_work(link) != Ok(false);
+            let twice = missed && link.bits & bit::SUSPECT != 0;
+            link.bits = if missed { link.bits | bit::SUSPECT } else { link.bits & !bit::SUSPECT };
+            if twice {
+                self.rescues += 1;
+                log::warn!("shm: {} links so far were not rung; a wake is lost", self.rescues);
+                self.wake(id);
+            }
+        }
+        if self.opens > 0 {
+            self.watch_over(cx);
+        }
+    }
+
+    /// The deadline of a hand-over.
+    fn late(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        match self.get(id).map(|link| link.state) {
+            Some(State::Dialing) => {
+                let what = "whoever listens there does not answer; is it shm://?";
+                let error = io::Error::new(io::ErrorKind::TimedOut, what);
+                self.break_off(cx, id, Side::Both, error);
+            }
+            Some(State::Greeting | State::Broken) => self.abort(cx, id),
+            Some(State::Closing) => {
+                if let Some(inner) = self.get(id).and_then(|link| link.inner) {
+                    self.inside(cx, |uds, cx| uds.abort(cx, inner));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn refuse_descriptor<R>() -> Result<R> {
+        Err(Error::refused("adopt", "a descriptor is no link of shm://; it needs a hand-over"))
+    }
+}
+
+fn named(address: Option<Address>) -> Option<Address> {
+    address.map(|unix| Address::new("shm", unix.target()))
+}
+
+impl Transport for Shm {
+    fn scheme(&self) -> &'static str {
+        "shm"
+    }
+
+    fn caps(&self) -> &Caps {
+        &Caps {
+            fd_passing: false,
+            credentials: true,
+            half_close: true,
+            send_file: false,
+            adopt: false,
+            host_names: false,
+        }
+    }
+
+    fn check(&self, address: &Address) -> Result<()> {
+        self.uds.check(&target(address)?.unix).map_err(|error| error.at(address))
+    }
+
+    fn listen(&mut self, cx: &mut Cx<'_>, at: &Address, options: &ListenOptions) -> Result<LinkId> {
+        let target = target(at)?;
+        let unix = target.unix.clone();
+        let mut options = options.clone();
+        options.link.receive_fds = true;
+        let inner = self.inside(cx, |uds, cx| uds.listen(cx, &unix, &options));
+        let inner = inner.map_err(|error| error.at(at))?;
+        let id = self.insert(State::Listening, Some(Cold::new(target, None)));
+        self.bind(id, inner);
+        Ok(id)
+    }
+
+    fn connect(&mut self, cx: &mut Cx<'_>, to: &Address, options: &LinkOptions) -> Result<LinkId> {
+        let target = target(to)?;
+        let unix = target.unix.clone();
+        let inner = self.inside(cx, |uds, cx| uds.connect(cx, &unix, options));
+        let inner = inner.map_err(|error| error.at(to))?;
+        let id = self.insert(State::Dialing, Some(Cold::new(target, None)));
+        self.bind(id, inner);
+        Ok(id)
+    }
+
+    fn adopt(&mut self, _cx: &mut Cx<'_>, _fd: Fd, _options: &LinkOptions) -> Result<LinkId> {
+        Shm::refuse_descriptor()
+    }
+
+    fn adopt_listener(
+        &mut self,
+        _cx: &mut Cx<'_>,
+        _fd: Fd,
+        _options: &ListenOptions,
+    ) -> Result<LinkId> {
+        Shm::refuse_descriptor()
+    }
+
+    fn release_fd(&mut self, _cx: &mut Cx<'_>, _link: LinkId) -> Option<Fd> {
+        None
+    }
+
+    fn info(&mut self, cx: &mut Cx<'_>, id: LinkId) -> LinkInfo {
+        let Some(inner) = self.get(id).and_then(|link| link.inner) else {
+            return LinkInfo::default();
+        };
+        let info = self.inside(cx, |uds, cx| uds.info(cx, inner));
+        LinkInfo { local: named(info.local), peer: named(info.peer), ..info }
+    }
+
+    fn send(&mut self, cx: &mut Cx<'_>, id: LinkId, out: &mut Evbuffer, fds: &mut Vec<Fd>) {
+        if !fds.is_empty() {
+            log::warn!("shm: descriptors do not go through rings; they are dropped");
+            fds.clear();
+        }
+        self.check_fork(cx);
+        self.write(cx, id, out);
+    }
+
+    fn grant(&mut self, cx: &mut Cx<'_>, id: LinkId, amount: u64) {
+        let Some(link) = self.get(id) else { return };
+        link.window = amount;
+        match (link.state, link.inner) {
+            (State::Listening, Some(inner)) => {
+                self.inside(cx, |uds, cx| uds.grant(cx, inner, amount));
+            }
+            (State::Open, _) if amount > 0 => self.heat(id),
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, _cx: &mut Cx<'_>, id: LinkId) {
+        if let Some(link) = self.get(id) {
+            link.bits |= bit::FINISH;
+        }
+        self.heat(id);
+    }
+
+    fn abort(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        self.check_fork(cx);
+        let Some(link) = self.get(id) else { return };
+        if link.state == State::Closing {
+            return;
+        }
+        link.bits |= bit::FINISH;
+        // What was taken is the peer's, and so is the news that no more comes.
+        self.publish(cx, id);
+        let Some(link) = self.get(id) else { return };
+        let listens = link.state == State::Listening;
+        let speaks = link.bits & (bit::SPEAKING | bit::GONE) == bit::SPEAKING;
+        let speaks = speaks && link.state == State::Open;
+        link.state = State::Closing;
+        let (wait, inner) = (link.wait, link.inner);
+        wait.into_iter().for_each(|op| cx.cancel(op));
+        if speaks {
+            cx.timer(id, HANDOVER);
+        } else if let Some(inner) = inner {
+            cx.no_timer(id);
+            self.inside(cx, |uds, cx| uds.abort(cx, inner));
+        }
+        if listens {
+            self.forget_guests(cx, id);
+        }
+        self.try_close(cx, id);
+    }
+
+    fn complete(&mut self, cx: &mut Cx<'_>, completion: Completion) {
+        self.check_fork(cx);
+        let token = completion.token;
+        if token.is_inner() {
+            self.inside(cx, |uds, cx| uds.complete(cx, completion.of_inner()));
+            return self.news(cx);
+        }
+        let id = LinkId { slot: token.slot(), generation: token.generation() };
+        let Some(link) = self.get(id) else { return };
+        link.wait = None;
+        if link.state == State::Closing {
+            return self.try_close(cx, id);
+        }
+        self.wake(id);
+    }
+
+    fn timer(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        self.check_fork(cx);
+        match id == SWEEPER {
+            true => self.sweep(cx),
+            false => self.late(cx, id),
+        }
+        self.news(cx);
+    }
+
+    fn inner_timer(&mut self, cx: &mut Cx<'_>, link: LinkId) {
+        self.inside(cx, |uds, cx| uds.timer(cx, link));
+        self.news(cx);
+    }
+
+    fn arm(&mut self, cx: &mut Cx<'_>, idle: bool) -> Armed {
+        if self.hot.is_empty() && self.events.is_empty() {
+            return Armed::Quiet;
+        }
+        self.check_fork(cx);
+        self.news(cx);
+        let mut hot = std::mem::take(&mut self.hot);
+        hot.retain(|id| {
+            let keep = self.serve(cx, *id, idle);
+            if !keep && let Some(link) = self.get(*id) {
+                link.bits &= !bit::HOT;
+            }
+            keep
+        });
+        // What the looks have heated meanwhile, too.
+        let more = std::mem::replace(&mut self.hot, hot);
+        self.hot.extend(more);
+        self.news(cx);
+        if self.hot.is_empty() { Armed::Quiet } else { Armed::Busy }
+    }
+
+    fn forked(&mut self, cx: &mut Cx<'_>) {
+        self.check_fork(cx);
+    }
+}
+
+impl Shm {
+    /// A listener goes, and with it those who have not said what they want.
+    fn forget_guests(&mut self, cx: &mut Cx<'_>, listener: LinkId) {
+        for slot in 0..self.links.len() as u32 {
+            let link = &self.links[slot as usize];
+            let waits = matches!(link.state, State::Greeting | State::Broken);
+            let guest = link.cold.as_ref().is_some_and(|cold| cold.listener == Some(listener));
+            let id = LinkId { slot, generation: link.generation };
+            if waits && guest {
+                self.abort(cx, id);
+            }
+        }
+    }
+}
