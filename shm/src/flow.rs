@@ -13,7 +13,7 @@ use ringlane_api::reactor::{Op, Side};
 use ringlane_api::segment::{Lease, Segment};
 use ringlane_api::transport::{Cx, LinkEvent, LinkId};
 
-use crate::bell::ASLEEP;
+use crate::bell::News;
 use crate::link::{Link, State, bit};
 use crate::ring;
 use crate::table::Shm;
@@ -124,14 +124,16 @@ impl Shm {
     pub(crate) fn publish(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let Some(link) = self.get(id) else { return };
         let Some(open) = &mut link.open else { return };
-        let mut tell = open.tx.publish() || link.bits & bit::TELL != 0;
+        let room = link.bits & bit::TELL != 0;
         link.bits &= !bit::TELL;
+        let mut bytes = open.tx.publish();
         if link.bits & (bit::FINISH | bit::WRITE_OVER) == bit::FINISH {
             link.bits |= bit::WRITE_OVER;
             open.tx.finish();
-            tell = true;
+            bytes = true;
         }
-        if !tell || link.bits & bit::GONE != 0 || !open.theirs.must_ring() {
+        let news = if bytes { News::Bytes } else { News::Room };
+        if !(bytes || room) || link.bits & bit::GONE != 0 || !open.theirs.must_ring(news) {
             return;
         }
         if open.waits[1] {
@@ -223,7 +225,7 @@ impl Shm {
     fn rest(&mut self, cx: &mut Cx<'_>, id: LinkId) -> bool {
         let Some(link) = self.get(id) else { return false };
         let Some(open) = &link.open else { return false };
-        open.mine.announce();
+        let value = open.mine.announce(link.bits & bit::BLOCKED != 0);
         match has_work(link) {
             Ok(false) => {}
             Ok(true) => {
@@ -237,7 +239,7 @@ impl Shm {
         }
         let open = link.open.as_ref().expect("it was there above");
         if open.waits[0] && link.wait.is_none() {
-            let op = Op::FutexWait { word: Rc::clone(&open.my_word), expected: ASLEEP };
+            let op = Op::FutexWait { word: Rc::clone(&open.my_word), expected: value };
             let op = cx.push(id, WAIT, op);
             self.get(id).expect("it was there above").wait = Some(op);
         }

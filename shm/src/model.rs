@@ -10,7 +10,7 @@ use loom::sync::Arc;
 use loom::sync::Notify;
 use loom::thread::spawn;
 
-use crate::bell::Bell;
+use crate::bell::{Bell, News};
 use crate::layout::Lane;
 use crate::map::Map;
 use crate::ring::{Consumer, Producer, State};
@@ -28,15 +28,15 @@ struct Side {
 }
 
 impl Side {
-    fn ring(&self) {
-        if self.theirs.must_ring() {
+    fn ring(&self, news: News) {
+        if self.theirs.must_ring(news) {
             self.wake.notify();
         }
     }
 
     /// Sleeps unless `look` finds something after the announcement.
-    fn rest(&self, mut look: impl FnMut() -> bool) {
-        self.mine.announce();
+    fn rest(&self, wants_room: bool, mut look: impl FnMut() -> bool) {
+        self.mine.announce(wants_room);
         if look() {
             self.mine.retract();
         } else {
@@ -68,15 +68,15 @@ fn produce(map: Shared<Map>, side: &Side, bytes: u8) {
     let mut next = 1;
     while next <= bytes {
         if ring.write(&[next]).expect("nobody scribbles") == 0 {
-            side.rest(|| ring.room(1).expect("nobody scribbles") > 0);
+            side.rest(true, || ring.room(1).expect("nobody scribbles") > 0);
             continue;
         }
         ring.publish();
-        side.ring();
+        side.ring(News::Bytes);
         next += 1;
     }
     ring.finish();
-    side.ring();
+    side.ring(News::Bytes);
 }
 
 /// Reads to the end; checks each byte.
@@ -89,7 +89,7 @@ fn consume(map: Shared<Map>, side: &Side) -> u8 {
             if over {
                 return last;
             }
-            side.rest(|| {
+            side.rest(false, || {
                 ring.state() == State::Fin || ring.available(1).expect("nobody scribbles") > 0
             });
             continue;
@@ -99,7 +99,7 @@ fn consume(map: Shared<Map>, side: &Side) -> u8 {
         assert_eq!(byte[0], last + 1, "a byte was read before it was written, or twice");
         last = byte[0];
         ring.release();
-        side.ring();
+        side.ring(News::Room);
     }
 }
 
