@@ -178,18 +178,22 @@ impl Uring {
                 self.flights.at(slot).set(CANCELLED);
             }
         }
-        for _ in 0..END_ROUNDS {
+        let (mut rounds, mut behind) = (0, usize::MAX);
+        while rounds < END_ROUNDS {
             let flushed = self.ring.flush();
             if flushed && self.is_quiet() {
                 return true;
             }
+            // While a small queue takes in a long backlog, time is not running out.
+            let before = std::mem::replace(&mut behind, self.ring.backlog());
+            rounds += usize::from(flushed || behind >= before);
             if flushed {
                 // KERNEL 5.19: cancel whatever there is. Behind all other entries.
                 let any = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
                 self.ring.push(&any.user_data(CANCEL | u64::from(NONE)));
             }
             // An error is a short round; there are enough of them.
-            let _ = self.ring.enter(1, Some(END_WAIT));
+            let _ = self.ring.enter(u32::from(flushed), Some(END_WAIT));
             self.reap(&mut ignored);
             ignored.clear();
         }

@@ -187,6 +187,11 @@ impl Ring {
         true
     }
 
+    /// Entries that wait for room in the SQ.
+    pub fn backlog(&self) -> usize {
+        self.backlog.len()
+    }
+
     /// Entries in the SQ that the kernel has not taken.
     #[inline]
     pub fn waiting(&mut self) -> usize {

@@ -241,6 +241,19 @@ fn an_echo_is_byte_exact_whatever_the_ring_lies() {
 }
 
 #[test]
+fn a_long_backlog_at_the_end_is_worked_off() {
+    let mut engine = engine(&tiny(1));
+    let (home, fd) = (Rc::clone(engine.home()), wrap(UnixStream::pair().expect("a pair").0));
+    engine.push(token(RECV, 0), Op::Recv { fd: fd.clone(), limit: 10 });
+    let poll = |fd: Fd| Op::Poll { fd, ready: Ready::WRITE, multishot: true, edge: true };
+    (0..2000).for_each(|n| _ = engine.push(token(SEND, n), poll(fd.clone())));
+    engine.turn(Some(Duration::ZERO), &mut Vec::new()).expect("a turn");
+    drop(engine);
+    // A block that was left with the kernel is gone for good.
+    assert_eq!(home.made(), 4);
+}
+
+#[test]
 fn every_failing_enter_is_a_short_turn() {
     watched(|| {
         for wait_errno in [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ENOMEM, libc::ETIME] {
