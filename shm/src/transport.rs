@@ -218,7 +218,11 @@ impl Transport for Shm {
         if link.state == State::Closing {
             return;
         }
-        link.bits |= bit::FINISH;
+        // An end is said by who was heard to the end; to a peer whose socket broke it would look
+        // as if all was well.
+        if link.bits & bit::GONE == 0 {
+            link.bits |= bit::FINISH;
+        }
         // What was taken is the peer's, and so is the news that no more comes.
         self.publish(cx, id);
         let Some(link) = self.get(id) else { return };
