@@ -12,15 +12,17 @@
 //!
 //! The connector makes the memory and pays for it. Each side says how it is rung: on its announce
 //! word, or by a byte on the socket where its engine cannot wait on words. (An eventfd would do as
-//! well, but whoever shares one can make its writer block.) Both sides have a deadline.
+//! well, but whoever shares one can make its writer block.) Both sides have a deadline, and a
+//! listener has so many half-made links at most: a stranger who says nothing costs no more.
 
 use std::io;
 use std::rc::Rc;
 
 use ringlane_api::evbuffer::Evbuffer;
 use ringlane_api::fd::Fd;
+use ringlane_api::limits;
 use ringlane_api::reactor::Side;
-use ringlane_api::transport::{Cx, LinkEvent, LinkId};
+use ringlane_api::transport::{Cx, LinkEvent, LinkId, Transport};
 
 use crate::layout::{HEADER_BYTES, Header};
 use crate::link::{Cold, Link, Open, State, bit};
@@ -34,6 +36,12 @@ const WELCOME_MAGIC: [u8; 8] = *b"rnglane+";
 
 /// Descriptors that are kept of what came before the message is whole.
 const FDS_MAX: usize = 2;
+
+/// Connections of one listener that may be amid their hand-over. More than a turn can accept, so
+/// that nobody who speaks at once is taken for silent because many came together.
+const GUESTS_MAX: usize = 1024;
+
+const _: () = assert!(GUESTS_MAX >= 2 * limits::TURN_COMPLETIONS_MAX, "two turns' worth");
 
 /// Why the acceptor refuses, in one byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +122,25 @@ impl Shm {
         self.bind(id, inner);
         cx.timer(id, HANDOVER);
         self.inside(cx, |uds, cx| uds.grant(cx, inner, u64::MAX));
+        self.seat(cx, listener, id);
+    }
+
+    /// Counts who has come and not said what they want; past the most the oldest one goes.
+    fn seat(&mut self, cx: &mut Cx<'_>, listener: LinkId, guest: LinkId) {
+        let Some(cold) = self.get(listener).and_then(|link| link.cold.as_mut()) else { return };
+        let mut guests = std::mem::take(&mut cold.guests);
+        guests.push_back(guest);
+        if guests.len() > GUESTS_MAX {
+            guests.retain(|id| self.get(*id).is_some_and(|link| link.is_guest()));
+        }
+        let oldest = if guests.len() > GUESTS_MAX { guests.pop_front() } else { None };
+        if let Some(cold) = self.get(listener).and_then(|link| link.cold.as_mut()) {
+            cold.guests = guests;
+        }
+        if let Some(oldest) = oldest {
+            log::warn!("shm: {GUESTS_MAX} connections say nothing; the oldest one goes");
+            self.abort(cx, oldest);
+        }
     }
 
     /// Bytes of a hand-over.

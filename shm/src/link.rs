@@ -1,5 +1,6 @@
 //! One link: what it has in the table, and its open rings.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU32;
 
@@ -68,6 +69,14 @@ pub(crate) struct Link {
     pub cold: Option<Box<Cold>>,
 }
 
+impl Link {
+    /// Whether it was accepted and is not open: amid its hand-over, or refused.
+    pub fn is_guest(&self) -> bool {
+        let accepted = self.cold.as_ref().is_some_and(|cold| cold.listener.is_some());
+        accepted && matches!(self.state, State::Greeting | State::Broken)
+    }
+}
+
 /// What only listeners and links need that are not open yet.
 pub(crate) struct Cold {
     pub target: Target,
@@ -77,11 +86,20 @@ pub(crate) struct Cold {
     pub fds: Vec<Fd>,
     /// The connector's segment.
     pub offered: Option<(Header, Rc<Map>)>,
+    /// A listener's connections that came last, those amid their hand-over among them.
+    pub guests: VecDeque<LinkId>,
 }
 
 impl Cold {
     pub fn new(target: Target, listener: Option<LinkId>) -> Box<Cold> {
-        Box::new(Cold { target, listener, got: Vec::new(), fds: Vec::new(), offered: None })
+        Box::new(Cold {
+            target,
+            listener,
+            got: Vec::new(),
+            fds: Vec::new(),
+            offered: None,
+            guests: VecDeque::new(),
+        })
     }
 }
 
