@@ -27,6 +27,8 @@ pub mod forward;
 mod registry;
 
 pub use registry::local_addresses;
+#[cfg(feature = "shm")]
+pub use registry::shm;
 pub use ringlane_api::{
     Address, BaseStats, BevEvent, Buffer, Bufferevent, Direction, Eol, Error, Evbuffer, Event,
     EventBase, Filter, Handler, LinkInfo, LinkOptions, ListenOptions, Listener, READ, Remote,

@@ -76,8 +76,44 @@ mod rdma {
     pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
 }
 
+/// What a link of `shm://` has beside its bytes: with `face=records` in its address it carries
+/// messages with their boundaries, in order, written and read in place.
+///
+/// ```
+/// use ringlane::prelude::*;
+/// use ringlane::shm::Port;
+///
+/// let base = EventBase::new()?;
+/// let address = format!("shm://@doc-records-{}?face=records", std::process::id());
+/// base.listen(&address, |conn| {
+///     conn.on_read(|conn| {
+///         let port = conn.face::<Port>().expect("it is such a link");
+///         let (mut copy, base) = (Vec::new(), conn.base());
+///         let read = port.drain(&mut copy, |header, bytes| {
+///             assert_eq!((header.kind, bytes), (7, &b"a message"[..]));
+///         });
+///         if read == Ok(1) {
+///             base.expect("it runs").stop();
+///         }
+///     });
+///     conn.enable(READ);
+/// })?;
+/// let conn = base.connect(&address)?;
+/// conn.on_event(|conn, event| {
+///     if matches!(event, BevEvent::Connected) {
+///         let port = conn.face::<Port>().expect("it is such a link");
+///         port.push(7, 0, b"a message").expect("an empty ring has room");
+///     }
+/// });
+/// base.dispatch()?;
+/// # Ok::<(), ringlane::Error>(())
+/// ```
 #[cfg(feature = "shm")]
-mod shm {
+pub mod shm {
+    pub use ringlane_shm::port::{Port, Slot};
+    pub use ringlane_shm::record::{Borrowed, MORE, RecordHeader, Refused, RingSlice};
+    pub use ringlane_shm::ring::Scribbled;
+
     pub(super) fn local(unique: &str) -> Option<String> {
         Some(format!("shm://@{unique}-shm"))
     }

@@ -3,6 +3,7 @@
 //! A [`Bufferevent`] is a handle that owns nothing: callbacks may capture it freely. The
 //! connection lives until [`Bufferevent::free`] or [`Bufferevent::abort`], or until its base goes.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -385,6 +386,25 @@ impl Bufferevent {
         drop(dead);
         base.bury();
         fd.into_os().ok()
+    }
+
+    /// Another way to read and write an open link than as a stream of bytes, where its transport
+    /// has one: `T` is a type of that transport's. `None` where it has none of that type, and
+    /// before the connection is made.
+    ///
+    /// ```
+    /// # fn f(conn: &ringlane_api::Bufferevent) {
+    /// struct NobodysFace;
+    /// assert!(conn.face::<NobodysFace>().is_none());
+    /// # }
+    /// ```
+    pub fn face<T: Any>(&self) -> Option<T> {
+        let base = self.base.upgrade()?;
+        let mut core = base.core.borrow_mut();
+        let bev = core.router.bevs.get(self.key).filter(|bev| !bev.has(flag::FREED))?;
+        let Under::Link { transport, link } = bev.under else { return None };
+        let face = core.transports[transport as usize].face(link)?;
+        face.downcast().ok().map(|face| *face)
     }
 
     /// The base it lives in.

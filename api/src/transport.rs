@@ -19,6 +19,7 @@
 //! A new transport is a crate that implements this trait against the simulator; ARCHITECTURE.md
 //! lists the steps.
 
+use std::any::Any;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -135,6 +136,9 @@ pub enum LinkEvent {
     Accepted(LinkId),
     /// Bytes, at least one.
     Received(Segment),
+    /// Something to read that is not bytes of a stream; the user fetches it through the link's
+    /// [`Transport::face`]. Emitted again for as long as some is left and reading is granted.
+    Readable,
     /// Descriptors that arrived with the bytes that follow.
     Descriptors(Vec<Fd>),
     /// So many bytes' memory is released, in order.
@@ -184,6 +188,12 @@ pub trait Transport {
     /// Gives the descriptor of a link away on which nothing was ever granted or sent; the link is
     /// then `Closed`. `None` if it has begun to work, or has no descriptor.
     fn release_fd(&mut self, cx: &mut Cx<'_>, link: LinkId) -> Option<Fd>;
+    /// What else the user may hold of an open link: another way to read and write it than as a
+    /// stream of bytes. The user names the type, see
+    /// [`Bufferevent::face`](crate::Bufferevent::face).
+    fn face(&mut self, _link: LinkId) -> Option<Box<dyn Any>> {
+        None
+    }
     /// What is known about it; asks the kernel.
     fn info(&mut self, cx: &mut Cx<'_>, link: LinkId) -> LinkInfo;
     /// Takes from the front of `out` what it can send now. `fds` go with the first byte.
@@ -339,6 +349,11 @@ impl<'a> Cx<'a> {
     /// The pool that received blocks come from, for transports that copy.
     pub fn home(&self) -> &std::rc::Rc<crate::segment::Home> {
         &self.router.home
+    }
+
+    /// The time now, not the turn's; for what happens within a turn.
+    pub fn clock(&self) -> Instant {
+        self.reactor.now()
     }
 
     /// The number of this turn; it wraps.

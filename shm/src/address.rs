@@ -17,11 +17,13 @@ pub(crate) struct Target {
     pub uid: Option<u32>,
     /// Whoever may open the socket file may come.
     pub by_mode: bool,
+    /// It carries records.
+    pub records: bool,
 }
 
 /// Reads an address and says what is wrong with it.
 pub(crate) fn target(address: &Address) -> Result<Target> {
-    address.only_parameters(&["ring", "uid", "mode"])?;
+    address.only_parameters(&["ring", "uid", "mode", "face"])?;
     let bad = |what: String| Error::address_of("parse", address.to_string(), what);
     let ring = match address.parameter("ring") {
         None => RING_BYTES,
@@ -39,6 +41,13 @@ pub(crate) fn target(address: &Address) -> Result<Target> {
             Some(text.parse().map_err(|_| why())?)
         }
     };
+    let records = match address.parameter("face") {
+        None | Some("bytes") => false,
+        Some("records") => true,
+        Some(text) => {
+            return Err(bad(format!("parameter `face={text}` is either bytes or records")));
+        }
+    };
     let mode = address.parameter("mode");
     if mode.is_some() && address.target().starts_with('@') {
         return Err(bad("an abstract name has no file and no mode; say uid= instead".into()));
@@ -46,7 +55,7 @@ pub(crate) fn target(address: &Address) -> Result<Target> {
     let mode = mode.map(|mode| format!("?mode={mode}")).unwrap_or_default();
     let by_mode = !mode.is_empty();
     let unix = format!("unix://{}{mode}", address.target()).parse()?;
-    Ok(Target { unix, ring, uid, by_mode })
+    Ok(Target { unix, ring, uid, by_mode, records })
 }
 
 /// `4096`, `64KiB`, `1MiB`.
@@ -80,6 +89,7 @@ mod tests {
             ("shm://@x?ring=128MiB", "ring=128MiB"),
             ("shm://@x?uid=me", "uid=me"),
             ("shm://@x?mode=666", "no mode"),
+            ("shm://@x?face=stones", "face=stones"),
             ("shm://@x?speed=1", "`speed`"),
         ] {
             let error = read(text).expect_err(text).to_string();

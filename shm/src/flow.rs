@@ -25,6 +25,9 @@ const LOOK_BYTES: usize = limits::ARM_BYTES_MAX as usize;
 /// Room for which a blocked writer is told, in parts of the ring.
 const ROOM_PART: u32 = 4;
 
+/// A writer waits for room: of bytes, or of records.
+const WAITS_FOR_ROOM: u16 = bit::BLOCKED | bit::WANTS_ROOM;
+
 /// Bytes of a file that are read at a time.
 const FILE_BYTES: usize = limits::BLOCK_BYTES;
 
@@ -38,6 +41,11 @@ impl Shm {
         let Some(link) = self.get(id).filter(|link| link.state == State::Open) else { return };
         if link.bits & bit::WRITE_OVER != 0 {
             return;
+        }
+        if link.open.as_ref().is_some_and(|open| open.rings.records) {
+            let what = "this link carries records; write them to its port";
+            let error = io::Error::new(io::ErrorKind::InvalidInput, what);
+            return self.break_off(cx, id, Side::Write, error);
         }
         if link.bits & bit::GONE != 0 {
             link.bits |= bit::WRITE_OVER;
@@ -73,7 +81,7 @@ impl Shm {
     fn write_bytes(&mut self, id: LinkId, bytes: &[u8]) -> io::Result<usize> {
         let Some(link) = self.get(id) else { return Ok(0) };
         let Some(open) = &mut link.open else { return Ok(0) };
-        let n = open.tx.write(bytes).map_err(|_| scribbled())?;
+        let n = open.rings.tx.borrow_mut().write(bytes).map_err(|_| scribbled())?;
         link.unsaid += n;
         Ok(n)
     }
@@ -82,7 +90,8 @@ impl Shm {
     fn write_file(&mut self, cx: &mut Cx<'_>, id: LinkId, segment: &Segment) -> io::Result<usize> {
         let Some((file, offset, len)) = segment.file() else { return Ok(0) };
         let Some(open) = self.get(id).and_then(|link| link.open.as_mut()) else { return Ok(0) };
-        let room = open.tx.room(FILE_BYTES as u32).map_err(|_| scribbled())?;
+        let room = open.rings.tx.borrow_mut().room(FILE_BYTES as u32);
+        let room = room.map_err(|_| scribbled())?;
         let n = (len.min(room) as usize).min(FILE_BYTES);
         if n == 0 {
             return Ok(0);
@@ -120,22 +129,55 @@ impl Shm {
         self.rest(cx, id)
     }
 
+    /// What users of ports have left to do.
+    pub(crate) fn run_errands(&mut self) {
+        let used = Rc::clone(&self.used);
+        for id in used.borrow_mut().drain(..) {
+            let Some(link) = self.get(id) else { continue };
+            let Some(open) = &link.open else { continue };
+            let errands = open.rings.errands();
+            for (wanted, bit) in [
+                (errands.wants_room, bit::WANTS_ROOM),
+                (errands.gave, bit::TELL),
+                (errands.must_ring, bit::MUST_RING),
+                (errands.distrusted, bit::DISTRUSTED),
+            ] {
+                link.bits |= if wanted { bit } else { 0 };
+            }
+            self.heat(id);
+        }
+    }
+
     /// Makes visible what was written, and rings the peer if it sleeps.
     pub(crate) fn publish(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let Some(link) = self.get(id) else { return };
-        let Some(open) = &mut link.open else { return };
+        let Some(open) = &link.open else { return };
         let room = link.bits & bit::TELL != 0;
-        link.bits &= !bit::TELL;
-        let mut bytes = open.tx.publish();
+        let must_ring = link.bits & bit::MUST_RING != 0;
+        link.bits &= !(bit::TELL | bit::MUST_RING);
+        // Not while a record is being written there: a user who frees a link amid that.
+        let Ok(mut tx) = open.rings.tx.try_borrow_mut() else { return };
+        let mut bytes = tx.publish();
         if link.bits & (bit::FINISH | bit::WRITE_OVER) == bit::FINISH {
             link.bits |= bit::WRITE_OVER;
-            open.tx.finish();
+            tx.finish();
             bytes = true;
         }
-        let news = if bytes { News::Bytes } else { News::Room };
-        if !(bytes || room) || link.bits & bit::GONE != 0 || !open.theirs.must_ring(news) {
+        drop(tx);
+        if link.bits & bit::GONE != 0 {
             return;
         }
+        let news = if bytes { News::Bytes } else { News::Room };
+        let asleep = (bytes || room) && open.rings.theirs.must_ring(news);
+        if asleep || must_ring {
+            self.ring(cx, id);
+        }
+    }
+
+    /// Rings the peer.
+    fn ring(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        let Some(link) = self.get(id) else { return };
+        let Some(open) = &link.open else { return };
         if open.waits[1] {
             // It fails for an address that is none only; ours is mapped.
             let _ = cx.sys().futex_wake(&*open.their_word);
@@ -151,7 +193,12 @@ impl Shm {
     /// Takes what is there, as the window allows; tells ends and room. Returns whether anything
     /// came of it.
     fn look(&mut self, cx: &mut Cx<'_>, id: LinkId) -> bool {
-        match self.take(cx, id).and_then(|took| Ok(took | self.find_room(cx, id)?)) {
+        let records = |link: &mut Link| link.open.as_ref().is_some_and(|o| o.rings.records);
+        let took = match self.get(id).is_some_and(records) {
+            true => self.tell_records(cx, id),
+            false => self.take(cx, id),
+        };
+        match took.and_then(|took| Ok(took | self.find_room(cx, id)?)) {
             Ok(moved) => moved,
             Err(ring::Scribbled) => {
                 self.break_off(cx, id, Side::Both, scribbled());
@@ -167,8 +214,10 @@ impl Shm {
             return Ok(false);
         }
         // The state first: what was published before the end is seen behind it.
-        let (over, gone) = (open.rx.state() == ring::State::Fin, link.bits & bit::GONE != 0);
-        let there = open.rx.available(u32::MAX)?;
+        let mut rx = open.rings.rx.borrow_mut();
+        let (over, gone) = (rx.state() == ring::State::Fin, link.bits & bit::GONE != 0);
+        let there = rx.available(u32::MAX)?;
+        drop(rx);
         let window = usize::try_from(link.window).unwrap_or(usize::MAX);
         let mut left = (there as usize).min(window).min(LOOK_BYTES);
         let all = left == there as usize;
@@ -186,7 +235,7 @@ impl Shm {
             let Some(open) = self.get(id).and_then(|link| link.open.as_mut()) else { break };
             let mut block = home.take();
             let most = left.min(home.block_bytes());
-            let n = open.rx.read(&mut block.bytes_mut()[..most]);
+            let n = open.rings.rx.borrow_mut().read(&mut block.bytes_mut()[..most]);
             left -= n;
             let mut segment = Segment::from_block(block, n);
             segment.charge(&lease);
@@ -194,29 +243,51 @@ impl Shm {
         }
         let Some(link) = self.get(id) else { return Ok(took) };
         let Some(open) = &mut link.open else { return Ok(took) };
-        if open.rx.release() {
+        if open.rings.rx.borrow_mut().release() {
             link.bits |= bit::TELL;
         }
         if all && (over || gone) {
-            link.bits |= bit::READ_OVER;
-            cx.emit(
-                id,
-                match over {
-                    true => LinkEvent::Eof,
-                    false => LinkEvent::Failed(Side::Read, io::ErrorKind::ConnectionReset.into()),
-                },
-            );
+            self.tell_end(cx, id, over);
             return Ok(true);
         }
         Ok(took)
     }
 
-    fn find_room(&mut self, cx: &mut Cx<'_>, id: LinkId) -> Result<bool, ring::Scribbled> {
+    /// Nothing more comes: said by the peer, or it is gone.
+    fn tell_end(&mut self, cx: &mut Cx<'_>, id: LinkId, said: bool) {
+        let Some(link) = self.get(id) else { return };
+        link.bits |= bit::READ_OVER;
+        let lost = || LinkEvent::Failed(Side::Read, io::ErrorKind::ConnectionReset.into());
+        cx.emit(id, if said { LinkEvent::Eof } else { lost() });
+    }
+
+    /// Says that there are records, or that no more come.
+    fn tell_records(&mut self, cx: &mut Cx<'_>, id: LinkId) -> Result<bool, ring::Scribbled> {
         let Some(link) = self.get(id) else { return Ok(false) };
-        if link.bits & bit::BLOCKED == 0 || !has_room(link)? && link.bits & bit::GONE == 0 {
+        let Some(open) = &link.open else { return Ok(false) };
+        if link.window == 0 || link.bits & bit::READ_OVER != 0 {
             return Ok(false);
         }
-        link.bits &= !bit::BLOCKED;
+        let mut rx = open.rings.rx.borrow_mut();
+        // The state first, as in `take`.
+        let (over, gone) = (rx.state() == ring::State::Fin, link.bits & bit::GONE != 0);
+        let there = rx.available(1)? > 0;
+        drop(rx);
+        if there {
+            cx.emit(id, LinkEvent::Readable);
+        } else if over || gone {
+            self.tell_end(cx, id, over);
+        }
+        Ok(there || over || gone)
+    }
+
+    fn find_room(&mut self, cx: &mut Cx<'_>, id: LinkId) -> Result<bool, ring::Scribbled> {
+        let Some(link) = self.get(id) else { return Ok(false) };
+        let waits = link.bits & WAITS_FOR_ROOM != 0;
+        if !waits || !has_room(link)? && link.bits & bit::GONE == 0 {
+            return Ok(false);
+        }
+        link.bits &= !WAITS_FOR_ROOM;
         cx.emit(id, LinkEvent::Writable);
         Ok(true)
     }
@@ -225,7 +296,7 @@ impl Shm {
     fn rest(&mut self, cx: &mut Cx<'_>, id: LinkId) -> bool {
         let Some(link) = self.get(id) else { return false };
         let Some(open) = &link.open else { return false };
-        let value = open.mine.announce(link.bits & bit::BLOCKED != 0);
+        let value = open.mine.announce(link.bits & WAITS_FOR_ROOM != 0);
         match has_work(link) {
             Ok(false) => {}
             Ok(true) => {
@@ -249,17 +320,20 @@ impl Shm {
 
 fn has_room(link: &mut Link) -> Result<bool, ring::Scribbled> {
     let Some(open) = &mut link.open else { return Ok(false) };
-    let wanted = open.tx.capacity() / ROOM_PART;
-    Ok(open.tx.room(wanted)? >= wanted)
+    // While a record is being written there is no question of room.
+    let Ok(mut tx) = open.rings.tx.try_borrow_mut() else { return Ok(false) };
+    let wanted = tx.capacity() / ROOM_PART;
+    Ok(tx.room(wanted)? >= wanted)
 }
 
 /// Whether a look would find something.
 pub(crate) fn has_work(link: &mut Link) -> Result<bool, ring::Scribbled> {
     let reads = link.window > 0 && link.bits & bit::READ_OVER == 0;
     let gone = link.bits & bit::GONE != 0;
-    if link.bits & bit::BLOCKED != 0 && (gone || has_room(link)?) {
+    if link.bits & WAITS_FOR_ROOM != 0 && (gone || has_room(link)?) {
         return Ok(true);
     }
-    let Some(open) = &mut link.open else { return Ok(false) };
-    Ok(reads && (gone || open.rx.state() == ring::State::Fin || open.rx.available(1)? > 0))
+    let Some(open) = &link.open else { return Ok(false) };
+    let mut rx = open.rings.rx.borrow_mut();
+    Ok(reads && (gone || rx.state() == ring::State::Fin || rx.available(1)? > 0))
 }

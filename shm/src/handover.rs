@@ -4,7 +4,7 @@
 //!   connector                                   acceptor
 //!   connect(2) ------------------------------->  who is it? our user, root, or uid=
 //!   make, commit, seal, map
-//!   HELLO  header, bell + memfd ------------->   sealed? its size? pages of the usual kind?
+//!   HELLO  header, bell, face + memfd ------->   sealed? its size? pages of the usual kind?
 //!                                                copy the header once: the one that was told?
 //!          <------------------------- WELCOME    magic, 0 or why not, bell
 //!   open                                         open
@@ -25,7 +25,7 @@ use ringlane_api::reactor::Side;
 use ringlane_api::transport::{Cx, LinkEvent, LinkId, Transport};
 
 use crate::layout::{HEADER_BYTES, Header};
-use crate::link::{Cold, Link, Open, State, bit};
+use crate::link::{Cold, Link, Open, State, Terms, bit};
 use crate::map::{Fork, Map};
 use crate::table::Shm;
 use crate::transport::HANDOVER;
@@ -50,6 +50,7 @@ enum Refusal {
     Header = 2,
     Memory = 3,
     Map = 4,
+    Face = 5,
 }
 
 impl Refusal {
@@ -59,6 +60,7 @@ impl Refusal {
             2 => "it does not understand our segment: another version?",
             3 => "it does not take our memory: not sealed, or of another size",
             4 => "it has no room to map our memory",
+            5 => "one end carries records, the other bytes; say face=records on both, or on none",
             _ => "it refused",
         }
     }
@@ -86,7 +88,7 @@ impl Shm {
         }
         let Some(link) = self.get(id) else { return };
         let (Some(inner), Some(cold)) = (link.inner, &link.cold) else { return };
-        let ring = cold.target.ring;
+        let (ring, records) = (cold.target.ring, cold.target.records);
         let made = self.guard().and_then(|guard| make(cx, ring, &guard));
         let (fd, header, map) = match made {
             Ok(made) => made,
@@ -98,7 +100,8 @@ impl Shm {
         };
         let mut hello = Evbuffer::new();
         hello.add(&header.encode());
-        hello.add(&[u8::from(cx.waits_on_words()), 0, 0, 0, 0, 0, 0, 0]);
+        let (waits, face) = (u8::from(cx.waits_on_words()), u8::from(records));
+        hello.add(&[waits, face, 0, 0, 0, 0, 0, 0]);
         let Some(cold) = self.get(id).and_then(|link| link.cold.as_mut()) else { return };
         cold.offered = Some((header, map));
         cx.timer(id, HANDOVER);
@@ -158,7 +161,11 @@ impl Shm {
         let (got, fds) = (std::mem::take(&mut cold.got), std::mem::take(&mut cold.fds));
         match (state, <[u8; HELLO_BYTES]>::try_from(&got[..])) {
             (State::Greeting, Ok(hello)) => match self.examine(cx, id, &hello, fds) {
-                Ok((header, map)) => self.welcome(cx, id, header, &map, hello[HEADER_BYTES] == 1),
+                Ok((header, map)) => {
+                    let waits = [cx.waits_on_words(), hello[HEADER_BYTES] == 1];
+                    let records = hello[HEADER_BYTES + 1] == 1;
+                    self.welcome(cx, id, Terms { header, side: 1, waits, records }, &map);
+                }
                 Err(refusal) => self.refuse(cx, id, refusal),
             },
             (State::Greeting, Err(_)) => self.refuse(cx, id, Refusal::Header),
@@ -179,6 +186,11 @@ impl Shm {
         }
         let told = hello.first_chunk().expect("a header is its beginning");
         let header = Header::decode(told).map_err(|_| Refusal::Header)?;
+        let cold = self.get(id).and_then(|link| link.cold.as_ref());
+        let records = cold.is_some_and(|cold| cold.target.records);
+        if hello[HEADER_BYTES + 1] != u8::from(records) {
+            return Err(Refusal::Face);
+        }
         let fd = fds.pop().filter(|_| fds.is_empty()).ok_or(Refusal::Memory)?;
         let memory = cx.sys().memory_of(&fd).map_err(|_| Refusal::Memory)?;
         if !memory.sealed || !memory.plain || memory.bytes != header.segment_bytes() {
@@ -196,22 +208,12 @@ impl Shm {
         Ok((header, map))
     }
 
-    fn welcome(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: LinkId,
-        header: Header,
-        map: &Rc<Map>,
-        they_wait: bool,
-    ) {
-        let we_wait = cx.waits_on_words();
+    fn welcome(&mut self, cx: &mut Cx<'_>, id: LinkId, terms: Terms, map: &Rc<Map>) {
         let listener = self.get(id).and_then(|link| link.cold.as_ref()).and_then(|c| c.listener);
         if !self.answer(cx, id, 0) {
             return;
         }
-        let Some(link) = self.get(id) else { return };
-        link.open = Some(Open::new(header, map, 1, [we_wait, they_wait]));
-        self.opened(cx, id);
+        self.opened(cx, id, terms, map);
         if let Some(listener) = listener {
             cx.emit(listener, LinkEvent::Accepted(id));
         }
@@ -251,15 +253,16 @@ impl Shm {
             let error = failed(io::ErrorKind::PermissionDenied, Refusal::words(got[8]));
             return self.break_off(cx, id, Side::Both, error);
         }
+        let records = cold.target.records;
         let waits = [cx.waits_on_words(), got[9] == 1];
-        let Some(link) = self.get(id) else { return };
-        link.open = Some(Open::new(header, &map, 0, waits));
-        self.opened(cx, id);
+        self.opened(cx, id, Terms { header, side: 0, waits, records }, &map);
         cx.emit(id, LinkEvent::Connected);
     }
 
-    fn opened(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+    fn opened(&mut self, cx: &mut Cx<'_>, id: LinkId, terms: Terms, map: &Rc<Map>) {
+        let used = Rc::clone(&self.used);
         let Some(link) = self.get(id) else { return };
+        link.open = Some(Open::new(terms, map, (id, used)));
         link.state = State::Open;
         link.bits |= bit::COUNTED;
         link.cold = None;

@@ -5,6 +5,7 @@
 //!   table.rs      links, and the Unix sockets inside
 //!   handover.rs   how two ends come to share a segment   address.rs
 //!   flow.rs       bytes of bufferevents in and out
+//!   port.rs       records of a link, for its user
 //!   record.rs     records in a ring                      bell.rs    who sleeps, whom to ring
 //!   ring.rs       a single-producer single-consumer ring of bytes
 //!   layout.rs     what lies where, what is believed of it
@@ -15,7 +16,8 @@
 //! `shm:///run/x.sock?ring=1MiB`, `shm://@name`. Parameters: `ring=` bytes per direction, a power
 //! of two from 4KiB to 64MiB (64KiB); `uid=` another user who may be there; `mode=` the listener's
 //! socket file's mode, and whoever may open it may come. Otherwise both ends belong to one user,
-//! or to root.
+//! or to root. `face=records`, on both ends: the link carries records and not a stream of bytes,
+//! see [`port`].
 
 #![deny(unsafe_code)]
 
@@ -41,6 +43,8 @@ mod flow;
 mod handover;
 #[cfg(not(loom))]
 mod link;
+#[cfg(not(loom))]
+pub mod port;
 #[cfg(not(loom))]
 mod table;
 #[cfg(not(loom))]

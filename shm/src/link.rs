@@ -13,6 +13,7 @@ use crate::address::Target;
 use crate::bell::Bell;
 use crate::layout::{Header, announce};
 use crate::map::Map;
+use crate::port::{Rings, Used};
 use crate::ring::{Consumer, Producer};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +52,10 @@ pub(crate) mod bit {
     pub const COUNTED: u16 = 1024;
     /// It fails when its rings are looked at next: the peer has scribbled.
     pub const DISTRUSTED: u16 = 512;
+    /// A record found no room; say Writable when there is some.
+    pub const WANTS_ROOM: u16 = 2048;
+    /// The peer's sleep was seen when its port published: it is to be rung.
+    pub const MUST_RING: u16 = 4096;
 }
 
 pub(crate) struct Link {
@@ -103,34 +108,49 @@ impl Cold {
     }
 }
 
-/// The rings of an open link.
+/// The rings of an open link, and the bells beside them.
 pub(crate) struct Open {
-    pub tx: Producer,
-    pub rx: Consumer,
+    pub rings: Rc<Rings>,
     pub mine: Bell,
-    pub theirs: Bell,
     pub my_word: Rc<dyn SharedWord>,
     pub their_word: Rc<dyn SharedWord>,
     /// Whether we, and they, wait on the word; otherwise a byte on the socket rings.
     pub waits: [bool; 2],
 }
 
+/// What the two ends have agreed on.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    pub header: Header,
+    /// 0 for the connector's end.
+    pub side: usize,
+    pub waits: [bool; 2],
+    pub records: bool,
+}
+
 impl Open {
-    /// Side 0 is the connector's.
-    pub fn new(header: Header, map: &Rc<Map>, side: usize, waits: [bool; 2]) -> Box<Open> {
+    pub fn new(terms: Terms, map: &Rc<Map>, user: (LinkId, Used)) -> Box<Open> {
         let word = |side: usize| -> Rc<dyn SharedWord> {
             Rc::new(Word { map: Rc::clone(map), at: announce(side) })
         };
+        let Terms { header, side, waits, records } = terms;
         let other = 1 - side;
+        let tx = Producer::new(Rc::clone(map), header.lane(side));
+        let rx = Consumer::new(Rc::clone(map), header.lane(other));
+        let theirs = Bell::new(Rc::clone(map), announce(other));
         Box::new(Open {
-            tx: Producer::new(Rc::clone(map), header.lane(side)),
-            rx: Consumer::new(Rc::clone(map), header.lane(other)),
+            rings: Rings::new(tx, rx, theirs, records, user),
             mine: Bell::new(Rc::clone(map), announce(side)),
-            theirs: Bell::new(Rc::clone(map), announce(other)),
             my_word: word(side),
             their_word: word(other),
             waits,
         })
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.rings.end();
     }
 }
 

@@ -15,6 +15,10 @@
 //! change it. [`Records::drain`] is the careful way: one copy of everything that is there, parsed
 //! in private memory.
 
+use std::borrow::BorrowMut;
+use std::fmt;
+use std::ops::DerefMut;
+
 use crate::map::Map;
 use crate::ring::{Consumer, Producer, Scribbled};
 use crate::sync::Shared;
@@ -70,7 +74,24 @@ pub enum Refused {
     TooLong,
     /// The consumer's counter was impossible.
     Scribbled,
+    /// The link is over: nobody will read it.
+    Closed,
 }
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refused::Full => "the ring is full until its reader gets on",
+            Refused::TooLong => {
+                "the record is longer than a quarter of the ring; send it in pieces"
+            }
+            Refused::Scribbled => "the reader wrote nonsense into the shared ring",
+            Refused::Closed => "the link is over",
+        })
+    }
+}
+
+impl std::error::Error for Refused {}
 
 impl From<Scribbled> for Refused {
     fn from(_: Scribbled) -> Refused {
@@ -85,21 +106,8 @@ impl Producer {
     }
 
     /// Room for a payload of `len` bytes, to be written in place. Dropping it takes it back.
-    pub fn reserve(&mut self, len: u32) -> Result<Reservation<'_>, Refused> {
-        if len > self.record_bytes_max() {
-            return Err(Refused::TooLong);
-        }
-        let whole = (len + RECORD_HEADER_BYTES + 7) & !7;
-        let to_end = self.to_end();
-        let pad = if to_end < whole { to_end } else { 0 };
-        if self.room(pad + whole)? < pad + whole {
-            return Err(Refused::Full);
-        }
-        if pad > 0 {
-            let filler = RecordHeader { len: pad - RECORD_HEADER_BYTES, kind: PAD, channel: 0 };
-            self.write_at(0, &filler.encode());
-        }
-        Ok(Reservation { producer: self, pad, whole, len })
+    pub fn reserve(&mut self, len: u32) -> Result<Reservation<&mut Producer>, Refused> {
+        Reservation::of(self, len)
     }
 
     /// Writes a whole record.
@@ -136,14 +144,33 @@ impl Producer {
 
 /// Room in the ring that is being written.
 #[derive(Debug)]
-pub struct Reservation<'a> {
-    producer: &'a mut Producer,
+#[must_use = "dropping it takes the room back"]
+pub struct Reservation<P> {
+    producer: P,
     pad: u32,
     whole: u32,
     len: u32,
 }
 
-impl Reservation<'_> {
+impl<P: DerefMut<Target = Producer>> Reservation<P> {
+    #[inline]
+    pub(crate) fn of(mut producer: P, len: u32) -> Result<Reservation<P>, Refused> {
+        if len > producer.record_bytes_max() {
+            return Err(Refused::TooLong);
+        }
+        let whole = (len + RECORD_HEADER_BYTES + 7) & !7;
+        let to_end = producer.to_end();
+        let pad = if to_end < whole { to_end } else { 0 };
+        if producer.room(pad + whole)? < pad + whole {
+            return Err(Refused::Full);
+        }
+        if pad > 0 {
+            let filler = RecordHeader { len: pad - RECORD_HEADER_BYTES, kind: PAD, channel: 0 };
+            producer.write_at(0, &filler.encode());
+        }
+        Ok(Reservation { producer, pad, whole, len })
+    }
+
     /// Bytes of the payload.
     pub fn len(&self) -> usize {
         self.len as usize
@@ -166,7 +193,8 @@ impl Reservation<'_> {
     }
 
     /// Makes it a record; seen with the next publication, any number at a time.
-    pub fn commit(self, kind: u16, channel: u16) {
+    #[inline]
+    pub fn commit(mut self, kind: u16, channel: u16) {
         let header = RecordHeader { len: self.len, kind, channel };
         self.producer.write_at(self.pad, &header.encode());
         self.producer.advance(self.pad + self.whole, 1);
@@ -233,54 +261,55 @@ pub struct Borrowed {
     end: u32,
 }
 
-/// The reading end of a ring of records.
+/// The reading end of a ring of records: a [`Consumer`], owned or borrowed.
 #[derive(Debug)]
-pub struct Records(Consumer);
+pub struct Records<C: BorrowMut<Consumer> = Consumer>(C);
 
-impl Records {
+impl<C: BorrowMut<Consumer>> Records<C> {
     /// Reads records from a ring.
-    pub fn new(consumer: Consumer) -> Records {
+    pub fn new(consumer: C) -> Records<C> {
         Records(consumer)
     }
 
     /// The ring under it.
     pub fn ring(&mut self) -> &mut Consumer {
-        &mut self.0
+        self.0.borrow_mut()
     }
 
     /// The next record, in place. It stays the reader's until [`Records::give_back`].
     pub fn borrow(&mut self) -> Result<Option<Borrowed>, Scribbled> {
+        let ring = self.ring();
         loop {
-            let available = self.0.available(1)?;
+            let available = ring.available(1)?;
             if available == 0 {
                 return Ok(None);
             }
-            let (map, at, to_end) = self.0.place();
+            let (map, at, to_end) = ring.place();
             if available < RECORD_HEADER_BYTES || to_end < RECORD_HEADER_BYTES {
                 return Err(Scribbled);
             }
             let mut bytes = [0; 8];
-            self.0.peek(0, &mut bytes);
+            ring.peek(0, &mut bytes);
             let header = RecordHeader::decode(bytes);
             let whole = header.whole(available.min(to_end)).ok_or(Scribbled)?;
             if header.kind == PAD {
                 if whole != to_end {
                     return Err(Scribbled);
                 }
-                self.0.skip(whole, 0);
+                ring.skip(whole, 0);
                 continue;
             }
-            self.0.skip(whole, 1);
+            ring.skip(whole, 1);
             let at = at + RECORD_HEADER_BYTES as usize;
             let payload = RingSlice { map, at, len: header.len as usize };
-            let (seq, end) = (self.0.seq(), self.0.position());
+            let (seq, end) = (ring.seq(), ring.position());
             return Ok(Some(Borrowed { header, payload, seq, end }));
         }
     }
 
     /// Gives a record and all before it back to the producer.
     pub fn give_back(&mut self, record: Borrowed) {
-        self.0.release_to(record.end);
+        self.ring().release_to(record.end);
     }
 
     /// Copies everything that is published into private memory, at once, and gives it back to the
@@ -291,15 +320,16 @@ impl Records {
         private: &mut Vec<u8>,
         mut each: impl FnMut(RecordHeader, &[u8]),
     ) -> Result<usize, Scribbled> {
-        let available = self.0.available(u32::MAX)?;
-        let start = self.0.position();
+        let ring = self.ring();
+        let available = ring.available(u32::MAX)?;
+        let start = ring.position();
         private.resize(available as usize, 0);
-        self.0.read(private);
+        ring.read(private);
         let (mut at, mut records) = (0, 0);
         while at < available {
             let header: [u8; 8] = private[at as usize..].first_chunk().copied().ok_or(Scribbled)?;
             let header = RecordHeader::decode(header);
-            let to_end = self.0.capacity() - (start.wrapping_add(at) & (self.0.capacity() - 1));
+            let to_end = ring.capacity() - (start.wrapping_add(at) & (ring.capacity() - 1));
             let whole = header.whole((available - at).min(to_end)).ok_or(Scribbled)?;
             if header.kind != PAD {
                 let from = (at + RECORD_HEADER_BYTES) as usize;
@@ -310,8 +340,8 @@ impl Records {
             }
             at += whole;
         }
-        self.0.skip(0, records);
-        self.0.release();
+        ring.skip(0, records);
+        ring.release();
         Ok(records as usize)
     }
 }

@@ -8,6 +8,7 @@ use ringlane_api::transport::{Cx, InnerEvents, LinkEvent, LinkId, Transport};
 
 use crate::link::{Cold, Link, State, bit};
 use crate::map::Fork;
+use crate::port::Used;
 use crate::transport::SWEEPER;
 
 /// The transport.
@@ -19,6 +20,8 @@ pub(crate) struct Shm {
     /// Whose each socket is, by its slot: its generation and our link.
     pub(crate) owners: Vec<Option<(u16, LinkId)>>,
     pub(crate) hot: Vec<LinkId>,
+    /// Links whose ports were used since they were looked at.
+    pub(crate) used: Used,
     /// Made with the first segment.
     pub(crate) fork: Option<Rc<Fork>>,
     pub(crate) sweeping: bool,

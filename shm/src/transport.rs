@@ -8,7 +8,9 @@
 //! A link's memory is unmapped after the wait on its word is reaped: the op holds the map. In a
 //! forked child no ring is touched: [`Fork`] is asked first.
 
+use std::any::Any;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringlane_api::address::Address;
@@ -23,6 +25,7 @@ use ringlane_api::transport::{
 use crate::address::target;
 use crate::flow::has_work;
 use crate::link::{Cold, State, bit};
+use crate::port::Port;
 use crate::table::Shm;
 
 /// The kind of a wait on an announce word.
@@ -50,6 +53,7 @@ pub fn transport() -> Box<dyn Transport> {
         free: Vec::new(),
         owners: Vec::new(),
         hot: Vec::new(),
+        used: Rc::default(),
         fork: None,
         sweeping: false,
         opens: 0,
@@ -176,6 +180,11 @@ impl Transport for Shm {
         None
     }
 
+    fn face(&mut self, id: LinkId) -> Option<Box<dyn Any>> {
+        let rings = &self.get(id)?.open.as_ref()?.rings;
+        rings.records.then(|| Box::new(Port(Rc::clone(rings))) as Box<dyn Any>)
+    }
+
     fn info(&mut self, cx: &mut Cx<'_>, id: LinkId) -> LinkInfo {
         let Some(inner) = self.get(id).and_then(|link| link.inner) else {
             return LinkInfo::default();
@@ -275,6 +284,7 @@ impl Transport for Shm {
     }
 
     fn arm(&mut self, cx: &mut Cx<'_>, idle: bool) -> Armed {
+        self.run_errands();
         if self.hot.is_empty() && self.events.is_empty() {
             return Armed::Quiet;
         }

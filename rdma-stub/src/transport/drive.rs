@@ -64,7 +64,7 @@ impl Rdma {
                 self.by_inner.remove(&inner);
                 self.close_if_over(cx, id);
             }
-            LinkEvent::Connected | LinkEvent::Descriptors(_) => {}
+            LinkEvent::Connected | LinkEvent::Descriptors(_) | LinkEvent::Readable => {}
         }
     }
 

@@ -1,0 +1,304 @@
+//! The record face of a link: messages with their boundaries, written and read in place.
+//!
+//! ```text
+//!   shm://@name?face=records     on both ends; conn.face::<Port>() when connected
+//!
+//!   push, reserve .. commit      written; seen at the end of the turn, or at `publish`
+//!   on_read -> drain, borrow     what is there; comes again while something is left
+//!   Refused::Full -> on_write    there is room again
+//! ```
+//!
+//! A port is a handle: the user's and the transport's hold the same rings. The transport publishes,
+//! rings the peer and tells ends, as for a stream of bytes; a loop that would rather poll than
+//! sleep calls [`Port::publish`] and [`Port::drain`] without turning its base, and turns it now and
+//! then to hear of the link's end.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::fmt;
+use std::rc::Rc;
+
+use ringlane_api::transport::LinkId;
+
+use crate::bell::{Bell, News};
+use crate::record::{Borrowed, RecordHeader, Records, Refused, Reservation};
+use crate::ring::{Consumer, Producer, Scribbled};
+
+/// Links whose ports were used since the transport looked last.
+pub(crate) type Used = Rc<RefCell<Vec<LinkId>>>;
+
+/// Both rings of an open link, and what a port tells its transport.
+pub(crate) struct Rings {
+    pub tx: RefCell<Producer>,
+    pub rx: RefCell<Consumer>,
+    /// The peer's bell.
+    pub theirs: Bell,
+    /// The user may hold these rings, which carry records.
+    pub records: bool,
+    id: LinkId,
+    used: Used,
+    /// It is on that list.
+    listed: Cell<bool>,
+    /// A record found no room: tell when there is some.
+    wants_room: Cell<bool>,
+    /// Room was given back.
+    gave: Cell<bool>,
+    /// The peer sleeps and is to be rung.
+    must_ring: Cell<bool>,
+    /// The peer has scribbled.
+    distrusted: Cell<bool>,
+    over: Cell<bool>,
+}
+
+/// What a port's user has left for the transport to do.
+pub(crate) struct Errands {
+    pub wants_room: bool,
+    pub gave: bool,
+    pub must_ring: bool,
+    pub distrusted: bool,
+}
+
+impl Rings {
+    pub fn new(
+        tx: Producer,
+        rx: Consumer,
+        theirs: Bell,
+        records: bool,
+        (id, used): (LinkId, Used),
+    ) -> Rc<Rings> {
+        Rc::new(Rings {
+            tx: RefCell::new(tx),
+            rx: RefCell::new(rx),
+            theirs,
+            records,
+            id,
+            used,
+            listed: Cell::new(false),
+            wants_room: Cell::new(false),
+            gave: Cell::new(false),
+            must_ring: Cell::new(false),
+            distrusted: Cell::new(false),
+            over: Cell::new(false),
+        })
+    }
+
+    /// Takes what is to be done.
+    pub fn errands(&self) -> Errands {
+        self.listed.set(false);
+        Errands {
+            wants_room: self.wants_room.take(),
+            gave: self.gave.take(),
+            must_ring: self.must_ring.take(),
+            distrusted: self.distrusted.get(),
+        }
+    }
+
+    /// The link has ended: a port that is still held writes no more.
+    pub fn end(&self) {
+        self.over.set(true);
+    }
+
+    #[inline]
+    fn touch(&self) {
+        if !self.listed.replace(true) {
+            self.used.borrow_mut().push(self.id);
+        }
+    }
+
+    fn scribbled(&self) -> Scribbled {
+        self.distrusted.set(true);
+        self.touch();
+        Scribbled
+    }
+}
+
+/// The record face of an open link, see the module text. `conn.face::<Port>()` gives it for a link
+/// whose address says `face=records`.
+#[derive(Clone)]
+pub struct Port(pub(crate) Rc<Rings>);
+
+impl Port {
+    /// Bytes that one record may have: a quarter of the ring, without its header.
+    pub fn record_bytes_max(&self) -> u32 {
+        self.0.tx.borrow().record_bytes_max()
+    }
+
+    /// Whether the link is still there. What the peer published before it ended can be read all
+    /// the same.
+    pub fn is_open(&self) -> bool {
+        !self.0.over.get()
+    }
+
+    /// Writes a record. The peer sees it at the end of this turn of the loop, or at
+    /// [`Port::publish`].
+    ///
+    /// # Errors
+    /// [`Refused::Full`] where there is no room: nothing is written, and `on_write` comes when
+    /// there is some. [`Refused::TooLong`], [`Refused::Closed`], [`Refused::Scribbled`].
+    #[inline]
+    pub fn push(&self, kind: u16, channel: u16, payload: &[u8]) -> Result<(), Refused> {
+        let len = u32::try_from(payload.len()).map_err(|_| Refused::TooLong)?;
+        let mut slot = self.reserve(len)?;
+        slot.write(0, payload);
+        slot.commit(kind, channel);
+        Ok(())
+    }
+
+    /// Writes as much of a message as there is room for, in records that say that more follow
+    /// ([`MORE`](crate::record::MORE)); returns how many of its bytes. Call again with the rest
+    /// after `on_write`.
+    pub fn push_pieces(&self, kind: u16, channel: u16, message: &[u8]) -> Result<usize, Refused> {
+        self.open()?;
+        let taken = self.0.tx.borrow_mut().push_pieces(kind, channel, message);
+        if taken.as_ref().is_ok_and(|taken| *taken < message.len()) {
+            self.0.wants_room.set(true);
+        }
+        self.note(taken)
+    }
+
+    /// Room for a record of `len` bytes, to be written in place; see [`Port::push`] for errors.
+    #[inline]
+    pub fn reserve(&self, len: u32) -> Result<Slot<'_>, Refused> {
+        self.open()?;
+        let reservation = Reservation::of(self.0.tx.borrow_mut(), len);
+        Ok(Slot { rings: &self.0, reservation: self.note(reservation)? })
+    }
+
+    fn open(&self) -> Result<(), Refused> {
+        if self.0.over.get() { Err(Refused::Closed) } else { Ok(()) }
+    }
+
+    /// Tells the transport what became of a try to write.
+    #[inline]
+    fn note<T>(&self, tried: Result<T, Refused>) -> Result<T, Refused> {
+        match &tried {
+            Ok(_) => self.0.touch(),
+            Err(Refused::Full) => {
+                self.0.wants_room.set(true);
+                self.0.touch();
+            }
+            Err(Refused::Scribbled) => {
+                let _ = self.0.scribbled();
+            }
+            Err(_) => {}
+        }
+        tried
+    }
+
+    /// Lets a peer that is awake see now what was written. One that sleeps is rung at the end of
+    /// the turn, so turn the base.
+    #[inline]
+    pub fn publish(&self) {
+        if !self.0.over.get() && self.0.tx.borrow_mut().publish() {
+            self.ring(News::Bytes);
+        }
+    }
+
+    #[inline]
+    fn ring(&self, news: News) {
+        if self.0.theirs.must_ring(news) {
+            self.0.must_ring.set(true);
+            self.0.touch();
+        }
+    }
+
+    /// Copies all records that are there into `private`, at once, and shows them to `each`, one
+    /// after the other; returns how many there were. What a peer may change meanwhile is not
+    /// looked at, so this is the way to read from one that is not trusted, and the fast way to
+    /// read small records.
+    ///
+    /// # Errors
+    /// The peer wrote nonsense; the link fails at the end of the turn.
+    #[inline]
+    pub fn drain(
+        &self,
+        private: &mut Vec<u8>,
+        each: impl FnMut(RecordHeader, &[u8]),
+    ) -> Result<usize, Scribbled> {
+        let drained = Records::new(&mut *self.0.rx.borrow_mut()).drain(private, each);
+        match drained {
+            Ok(0) => {}
+            Ok(_) => self.gave_back(),
+            Err(Scribbled) => return Err(self.0.scribbled()),
+        }
+        drained
+    }
+
+    /// The next record, in place: its payload may change until it is given back, if the peer wants
+    /// to. `None` where there is none now.
+    ///
+    /// # Errors
+    /// The peer wrote nonsense; the link fails at the end of the turn.
+    #[inline]
+    pub fn borrow(&self) -> Result<Option<Borrowed>, Scribbled> {
+        let next = Records::new(&mut *self.0.rx.borrow_mut()).borrow();
+        next.map_err(|Scribbled| self.0.scribbled())
+    }
+
+    /// Gives a record, and all that were borrowed before it, back to their writer.
+    #[inline]
+    pub fn give_back(&self, record: Borrowed) {
+        Records::new(&mut *self.0.rx.borrow_mut()).give_back(record);
+        self.gave_back();
+    }
+
+    #[inline]
+    fn gave_back(&self) {
+        self.0.gave.set(true);
+        self.0.touch();
+    }
+
+    /// Sequence numbers of the last record that was read, and of the last one that is known to be
+    /// there.
+    pub fn seqs(&self) -> (u32, u32) {
+        let rx = self.0.rx.borrow();
+        (rx.seq(), rx.published_seq())
+    }
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Port({:?}, {})", self.0.id, if self.is_open() { "open" } else { "over" })
+    }
+}
+
+/// Room for a record that is being written. Dropping it takes the room back.
+#[derive(Debug)]
+#[must_use = "dropping it takes the room back"]
+pub struct Slot<'a> {
+    rings: &'a Rings,
+    reservation: Reservation<RefMut<'a, Producer>>,
+}
+
+impl fmt::Debug for Rings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rings({:?})", self.id)
+    }
+}
+
+impl Slot<'_> {
+    /// Bytes of the payload.
+    pub fn len(&self) -> usize {
+        self.reservation.len()
+    }
+
+    /// Whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.reservation.is_empty()
+    }
+
+    /// Writes into the payload.
+    ///
+    /// # Panics
+    /// Panics where the bytes do not lie inside it.
+    #[inline]
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.reservation.write(at, bytes);
+    }
+
+    /// Makes it a record.
+    #[inline]
+    pub fn commit(self, kind: u16, channel: u16) {
+        self.reservation.commit(kind, channel);
+        self.rings.touch();
+    }
+}
