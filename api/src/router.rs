@@ -58,6 +58,8 @@ pub(crate) enum TimerKey {
 pub struct Router {
     now: Instant,
     pub(crate) turn: u32,
+    /// Ops were pushed since the reactor's last turn.
+    pub(crate) pushed: bool,
     routes: Vec<Vec<Route>>,
     pub(crate) bevs: Slab<Bev>,
     pub(crate) listeners: Slab<ListenerSlot>,
@@ -85,6 +87,7 @@ impl Router {
         Router {
             now,
             turn: 0,
+            pushed: false,
             routes: (0..transports).map(|_| Vec::new()).collect(),
             bevs: Slab::new(),
             listeners: Slab::new(),

@@ -286,7 +286,14 @@ impl<'a> Cx<'a> {
     pub fn push(&mut self, link: LinkId, kind: u8, op: Op) -> OpId {
         debug_assert!(kind & Token::INNER == 0, "the bit marks the kinds of inner transports");
         let kind = if self.inner.is_some() { kind | Token::INNER } else { kind };
+        self.router.pushed = true;
         self.reactor.push(Token::new(self.transport, kind, link.generation, link.slot), op)
+    }
+
+    /// Whether any transport has pushed an op that the reactor has not submitted yet, so that the
+    /// loop should turn before anybody takes time in [`Transport::arm`].
+    pub fn has_pushed(&self) -> bool {
+        self.router.pushed
     }
 
     /// Asks to end an op.

@@ -173,6 +173,7 @@ impl Inner {
         let core = &mut *core;
         let mut done = std::mem::take(&mut core.done);
         let result = core.reactor.turn(wait, &mut done);
+        core.router.pushed = false;
         let now = core.reactor.now();
         core.router.set_now(now);
         for completion in done.drain(..) {

@@ -1,10 +1,13 @@
 //! `shm:///run/x.sock?ring=1MiB` and `shm://@name`: the Unix socket that does the hand-over, and
 //! the rings' size.
 
+use std::time::Duration;
+
 use ringlane_api::address::Address;
 use ringlane_api::error::{Error, Result};
 
 use crate::layout::{RING_BYTES, is_ring_size};
+use crate::spin::SPIN_MAX;
 
 /// An address, read.
 #[derive(Clone, Debug)]
@@ -19,11 +22,13 @@ pub(crate) struct Target {
     pub by_mode: bool,
     /// It carries records.
     pub records: bool,
+    /// How long to look before sleeping.
+    pub spin: Duration,
 }
 
 /// Reads an address and says what is wrong with it.
 pub(crate) fn target(address: &Address) -> Result<Target> {
-    address.only_parameters(&["ring", "uid", "mode", "face"])?;
+    address.only_parameters(&["ring", "uid", "mode", "face", "spin"])?;
     let bad = |what: String| Error::address_of("parse", address.to_string(), what);
     let ring = match address.parameter("ring") {
         None => RING_BYTES,
@@ -48,6 +53,12 @@ pub(crate) fn target(address: &Address) -> Result<Target> {
             return Err(bad(format!("parameter `face={text}` is either bytes or records")));
         }
     };
+    let spin = match address.parameter("spin") {
+        None => Duration::ZERO,
+        Some(text) => micros(text).filter(|spin| *spin <= SPIN_MAX).ok_or_else(|| {
+            bad(format!("parameter `spin={text}` wants microseconds up to 200us, like spin=20us"))
+        })?,
+    };
     let mode = address.parameter("mode");
     if mode.is_some() && address.target().starts_with('@') {
         return Err(bad("an abstract name has no file and no mode; say uid= instead".into()));
@@ -55,7 +66,12 @@ pub(crate) fn target(address: &Address) -> Result<Target> {
     let mode = mode.map(|mode| format!("?mode={mode}")).unwrap_or_default();
     let by_mode = !mode.is_empty();
     let unix = format!("unix://{}{mode}", address.target()).parse()?;
-    Ok(Target { unix, ring, uid, by_mode, records })
+    Ok(Target { unix, ring, uid, by_mode, records, spin })
+}
+
+/// `20us`.
+fn micros(text: &str) -> Option<Duration> {
+    text.strip_suffix("us")?.parse().ok().map(Duration::from_micros)
 }
 
 /// `4096`, `64KiB`, `1MiB`.
@@ -90,6 +106,8 @@ mod tests {
             ("shm://@x?uid=me", "uid=me"),
             ("shm://@x?mode=666", "no mode"),
             ("shm://@x?face=stones", "face=stones"),
+            ("shm://@x?spin=20", "spin=20"),
+            ("shm://@x?spin=1000us", "spin=1000us"),
             ("shm://@x?speed=1", "`speed`"),
         ] {
             let error = read(text).expect_err(text).to_string();

@@ -103,18 +103,39 @@ impl Shm {
         }
     }
 
+    /// One look at every hot link; returns whether anything came of it. Those that have nothing
+    /// left go to sleep if the loop is `idle`.
+    pub(crate) fn round(&mut self, cx: &mut Cx<'_>, idle: bool) -> bool {
+        let mut hot = std::mem::take(&mut self.hot);
+        let mut moved = false;
+        hot.retain(|id| {
+            let keep = self.serve(cx, *id, idle, &mut moved);
+            if !keep && let Some(link) = self.get(*id) {
+                link.bits &= !bit::HOT;
+            }
+            keep
+        });
+        // What the looks have heated meanwhile, too.
+        let more = std::mem::replace(&mut self.hot, hot);
+        self.hot.extend(more);
+        self.news(cx);
+        moved
+    }
+
     /// One look at a hot link: take what is there, tell what was sent, publish, ring. Returns
     /// whether it is to be looked at again before the loop may sleep.
-    pub(crate) fn serve(&mut self, cx: &mut Cx<'_>, id: LinkId, idle: bool) -> bool {
+    fn serve(&mut self, cx: &mut Cx<'_>, id: LinkId, idle: bool, any: &mut bool) -> bool {
         let Some(link) = self.get(id) else { return false };
         if link.state != State::Open || link.open.is_none() {
             return false;
         }
         if link.bits & bit::DISTRUSTED != 0 {
             self.break_off(cx, id, Side::Both, scribbled());
+            *any = true;
             return false;
         }
         let moved = self.look(cx, id);
+        *any |= moved;
         let Some(link) = self.get(id).filter(|link| link.state == State::Open) else {
             return false;
         };

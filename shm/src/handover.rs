@@ -17,6 +17,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringlane_api::evbuffer::Evbuffer;
 use ringlane_api::fd::Fd;
@@ -261,12 +262,19 @@ impl Shm {
 
     fn opened(&mut self, cx: &mut Cx<'_>, id: LinkId, terms: Terms, map: &Rc<Map>) {
         let used = Rc::clone(&self.used);
+        let several = cx.sys().cpus() > 1;
         let Some(link) = self.get(id) else { return };
+        let spin = link.cold.as_ref().map_or(Duration::ZERO, |cold| cold.target.spin);
         link.open = Some(Open::new(terms, map, (id, used)));
         link.state = State::Open;
         link.bits |= bit::COUNTED;
         link.cold = None;
         self.opens += 1;
+        match several {
+            true => self.spin.limit = self.spin.limit.max(spin),
+            false if !spin.is_zero() => log::info!("shm: one processor only: no spin="),
+            false => {}
+        }
         cx.no_timer(id);
         self.watch_over(cx);
         self.heat(id);

@@ -6,6 +6,7 @@
 //!   handover.rs   how two ends come to share a segment   address.rs
 //!   flow.rs       bytes of bufferevents in and out
 //!   port.rs       records of a link, for its user
+//!   spin.rs       looking again before sleep
 //!   record.rs     records in a ring                      bell.rs    who sleeps, whom to ring
 //!   ring.rs       a single-producer single-consumer ring of bytes
 //!   layout.rs     what lies where, what is believed of it
@@ -17,7 +18,7 @@
 //! of two from 4KiB to 64MiB (64KiB); `uid=` another user who may be there; `mode=` the listener's
 //! socket file's mode, and whoever may open it may come. Otherwise both ends belong to one user,
 //! or to root. `face=records`, on both ends: the link carries records and not a stream of bytes,
-//! see [`port`].
+//! see [`port`]. `spin=20us`, on either end: looks so long before it sleeps (up to 200us; off).
 
 #![deny(unsafe_code)]
 
@@ -45,6 +46,8 @@ mod handover;
 mod link;
 #[cfg(not(loom))]
 pub mod port;
+#[cfg(not(loom))]
+mod spin;
 #[cfg(not(loom))]
 mod table;
 #[cfg(not(loom))]

@@ -9,6 +9,7 @@ use ringlane_api::transport::{Cx, InnerEvents, LinkEvent, LinkId, Transport};
 use crate::link::{Cold, Link, State, bit};
 use crate::map::Fork;
 use crate::port::Used;
+use crate::spin::Spin;
 use crate::transport::SWEEPER;
 
 /// The transport.
@@ -24,6 +25,7 @@ pub(crate) struct Shm {
     pub(crate) used: Used,
     /// Made with the first segment.
     pub(crate) fork: Option<Rc<Fork>>,
+    pub(crate) spin: Spin,
     pub(crate) sweeping: bool,
     /// Links that were opened and are not closed.
     pub(crate) opens: usize,
@@ -206,8 +208,11 @@ impl Shm {
         if counted {
             self.opens -= 1;
         }
-        if self.opens == 0 && std::mem::take(&mut self.sweeping) {
-            cx.no_timer(SWEEPER);
+        if self.opens == 0 {
+            self.spin = Spin::default();
+            if std::mem::take(&mut self.sweeping) {
+                cx.no_timer(SWEEPER);
+            }
         }
         cx.emit(id, LinkEvent::Closed);
     }

@@ -26,6 +26,7 @@ use crate::address::target;
 use crate::flow::has_work;
 use crate::link::{Cold, State, bit};
 use crate::port::Port;
+use crate::spin::Spin;
 use crate::table::Shm;
 
 /// The kind of a wait on an announce word.
@@ -54,6 +55,7 @@ pub fn transport() -> Box<dyn Transport> {
         owners: Vec::new(),
         hot: Vec::new(),
         used: Rc::default(),
+        spin: Spin::default(),
         fork: None,
         sweeping: false,
         opens: 0,
@@ -290,19 +292,7 @@ impl Transport for Shm {
         }
         self.check_fork(cx);
         self.news(cx);
-        let mut hot = std::mem::take(&mut self.hot);
-        hot.retain(|id| {
-            let keep = self.serve(cx, *id, idle);
-            if !keep && let Some(link) = self.get(*id) {
-                link.bits &= !bit::HOT;
-            }
-            keep
-        });
-        // What the looks have heated meanwhile, too.
-        let more = std::mem::replace(&mut self.hot, hot);
-        self.hot.extend(more);
-        self.news(cx);
-        if self.hot.is_empty() { Armed::Quiet } else { Armed::Busy }
+        self.serve_hot(cx, idle)
     }
 
     fn forked(&mut self, cx: &mut Cx<'_>) {
