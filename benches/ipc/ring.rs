@@ -21,6 +21,9 @@ pub struct Records {
     private: Vec<u8>,
     /// Read where they lie, one by one, instead of all at once in a copy.
     in_place: bool,
+    /// How long to leave an empty ring alone before looking again, in pauses of the processor: a
+    /// reader that looks all the time takes the writer's line away for each message.
+    pauses: u32,
 }
 
 fn error(error: impl std::fmt::Display) -> io::Error {
@@ -36,7 +39,7 @@ fn wait(base: EventBase, got: &RefCell<Option<Bufferevent>>) -> io::Result<Recor
         if let Some(conn) = got.borrow_mut().take() {
             let port = conn.face::<Port>().ok_or_else(|| error("it carries no records"))?;
             conn.on_event(|conn, _| conn.free());
-            return Ok(Records { base, port, private: Vec::new(), in_place: false });
+            return Ok(Records { base, port, private: Vec::new(), in_place: false, pauses: 1 });
         }
         base.turn(Turn::Wait).map_err(error)?;
     }
@@ -62,6 +65,10 @@ impl Records {
         wait(base, &got)
     }
 
+    pub fn patient(self) -> Records {
+        Records { pauses: 32, ..self }
+    }
+
     pub fn in_place(self) -> Records {
         Records { in_place: true, ..self }
     }
@@ -79,7 +86,7 @@ impl Records {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        std::hint::spin_loop();
+        (0..self.pauses).for_each(|_| std::hint::spin_loop());
         Ok(())
     }
 }

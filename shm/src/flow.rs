@@ -157,6 +157,9 @@ impl Shm {
             let Some(link) = self.get(id) else { continue };
             let Some(open) = &link.open else { continue };
             let errands = open.rings.errands();
+            if let Ok(mut rx) = open.rings.rx.try_borrow_mut() {
+                rx.settle();
+            }
             for (wanted, bit) in [
                 (errands.wants_room, bit::WANTS_ROOM),
                 (errands.gave, bit::TELL),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   page 0   header: written once by the connector, copied once by the acceptor, then never read
-//!   page 1   lane 0: word | head      lane 1: word | head      announce 0 | announce 1
+//!   page 1   lane 0: word, state | head, cpu      lane 1 likewise      announce 0 | announce 1
 //!   page 2   ring of lane 0 (connector to acceptor), then that of lane 1
 //! ```
 //!
@@ -40,6 +40,8 @@ pub struct Lane {
     pub state: usize,
     /// The consumer's position (u64).
     pub head: usize,
+    /// The processor on which the consumer was seen (u32), beside its position.
+    pub cpu: usize,
     /// The first byte of the ring.
     pub ring: usize,
     /// Bytes of the ring, a power of two.
@@ -127,6 +129,7 @@ impl Header {
             word: at,
             state: at + 8,
             head: at + 2 * LINE,
+            cpu: at + 2 * LINE + 8,
             ring: RINGS + direction * self.cap as usize,
             cap: self.cap,
         }

@@ -44,10 +44,20 @@ impl Map {
         }
     }
 
+    /// Copies bytes in, past the caches; a model has none.
+    pub fn write_through(&self, at: usize, from: &[u8]) {
+        self.write(at, from);
+    }
+
     /// Copies bytes in.
     pub fn write(&self, at: usize, from: &[u8]) {
         for (i, byte) in from.iter().enumerate() {
             self.bytes[at - self.ring + i].store(*byte, Ordering::Relaxed);
         }
     }
+}
+
+/// The processor this thread runs on: nobody knows.
+pub fn processor() -> u32 {
+    0
 }

@@ -16,7 +16,7 @@ use crate::map::Map;
 use crate::ring::{Consumer, Producer, State};
 use crate::sync::Shared;
 
-const LANE: Lane = Lane { word: 0, state: 8, head: 16, ring: 64, cap: 2 };
+const LANE: Lane = Lane { word: 0, state: 8, head: 16, cpu: 12, ring: 64, cap: 2 };
 const ANNOUNCE: [usize; 2] = [24, 28];
 
 /// One side: its own bell and the other's, and where each sleeps.
@@ -56,7 +56,7 @@ fn sides(map: &Shared<Map>) -> (Side, Side) {
 fn map() -> Shared<Map> {
     Shared::new(Map::modelled(
         &[LANE.word, LANE.head],
-        &[LANE.state, ANNOUNCE[0], ANNOUNCE[1]],
+        &[LANE.state, LANE.cpu, ANNOUNCE[0], ANNOUNCE[1]],
         LANE.ring,
         LANE.cap as usize,
     ))

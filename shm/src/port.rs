@@ -136,11 +136,9 @@ impl Port {
     /// there is some. [`Refused::TooLong`], [`Refused::Closed`], [`Refused::Scribbled`].
     #[inline]
     pub fn push(&self, kind: u16, channel: u16, payload: &[u8]) -> Result<(), Refused> {
-        let len = u32::try_from(payload.len()).map_err(|_| Refused::TooLong)?;
-        let mut slot = self.reserve(len)?;
-        slot.write(0, payload);
-        slot.commit(kind, channel);
-        Ok(())
+        self.open()?;
+        let pushed = self.0.tx.borrow_mut().push(kind, channel, payload);
+        self.note(pushed)
     }
 
     /// Writes as much of a message as there is room for, in records that say that more follow
@@ -201,10 +199,10 @@ impl Port {
         }
     }
 
-    /// Copies all records that are there into `private`, at once, and shows them to `each`, one
-    /// after the other; returns how many there were. What a peer may change meanwhile is not
-    /// looked at, so this is the way to read from one that is not trusted, and the fast way to
-    /// read small records.
+    /// Copies the records that are there into `private`, at once, and shows them to `each`, one
+    /// after the other; returns how many it was: of more than 64 KiB the first ones. What a peer
+    /// may change meanwhile is not looked at, so this is the way to read from one that is not
+    /// trusted, and the fast way to read small records.
     ///
     /// # Errors
     /// The peer wrote nonsense; the link fails at the end of the turn.
@@ -234,7 +232,9 @@ impl Port {
         next.map_err(|Scribbled| self.0.scribbled())
     }
 
-    /// Gives a record, and all that were borrowed before it, back to their writer.
+    /// Gives a record, and all that were borrowed before it, back to their writer. It sees that
+    /// after an eighth of the ring, or when [`Port::borrow`] finds nothing more, or at the end of
+    /// the turn.
     #[inline]
     pub fn give_back(&self, record: Borrowed) {
         Records::new(&mut *self.0.rx.borrow_mut()).give_back(record);

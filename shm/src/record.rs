@@ -20,8 +20,8 @@ use std::fmt;
 use std::ops::DerefMut;
 
 use crate::map::Map;
-use crate::ring::{Consumer, Producer, Scribbled};
-use crate::sync::Shared;
+use crate::ring::{Consumer, Producer, STAGE_BYTES, Scribbled};
+use crate::sync::{Ordering, Shared};
 
 /// Bytes before a record's payload.
 pub const RECORD_HEADER_BYTES: u32 = 8;
@@ -31,6 +31,15 @@ pub const MORE: u16 = 1 << 15;
 
 /// The kind that fills the ring up to its end; not for users.
 pub const PAD: u16 = 0x7fff;
+
+/// Records up to so many bytes, header and all, are gathered and written to the ring at once.
+const SMALL_BYTES: u32 = 2 << 10;
+
+const _: () = assert!(4 * SMALL_BYTES as usize <= STAGE_BYTES, "several are gathered");
+
+/// Bytes that [`Records::drain`] copies at a time: what was copied is still in a near cache when it
+/// is looked at.
+const DRAIN_BYTES: u32 = 64 << 10;
 
 /// A record's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,12 +120,44 @@ impl Producer {
     }
 
     /// Writes a whole record.
+    #[inline]
     pub fn push(&mut self, kind: u16, channel: u16, payload: &[u8]) -> Result<(), Refused> {
         let len = u32::try_from(payload.len()).map_err(|_| Refused::TooLong)?;
-        let mut place = self.reserve(len)?;
-        place.write(0, payload);
-        place.commit(kind, channel);
+        if len > SMALL_BYTES - RECORD_HEADER_BYTES {
+            let mut place = self.reserve(len)?;
+            place.write(0, payload);
+            place.commit(kind, channel);
+            return Ok(());
+        }
+        let (pad, whole) = self.find_place(len)?;
+        let at = self.make_place(whole as usize);
+        let stage = self.stage();
+        stage.extend_from_slice(&RecordHeader { len, kind, channel }.encode());
+        stage.extend_from_slice(payload);
+        stage.resize(at + whole as usize, 0);
+        self.keep(pad, whole);
         Ok(())
+    }
+
+    /// Whether a record of `len` bytes may be written now: bytes to skip up to the end of the
+    /// ring, and its own bytes, header and all.
+    #[inline]
+    fn find_place(&mut self, len: u32) -> Result<(u32, u32), Refused> {
+        if len > self.record_bytes_max() {
+            return Err(Refused::TooLong);
+        }
+        let whole = (len + RECORD_HEADER_BYTES + 7) & !7;
+        let to_end = self.to_end();
+        let pad = if to_end < whole { to_end } else { 0 };
+        if self.room(pad + whole)? < pad + whole {
+            return Err(Refused::Full);
+        }
+        if pad > 0 {
+            self.unstage();
+            let filler = RecordHeader { len: pad - RECORD_HEADER_BYTES, kind: PAD, channel: 0 };
+            self.write_at(0, &filler.encode());
+        }
+        Ok((pad, whole))
     }
 
     /// Writes as much of a message as there is room for, in pieces that say that more follow;
@@ -150,25 +191,21 @@ pub struct Reservation<P> {
     pad: u32,
     whole: u32,
     len: u32,
+    /// Where it stands among what is gathered.
+    staged: Option<usize>,
 }
 
 impl<P: DerefMut<Target = Producer>> Reservation<P> {
     #[inline]
     pub(crate) fn of(mut producer: P, len: u32) -> Result<Reservation<P>, Refused> {
-        if len > producer.record_bytes_max() {
-            return Err(Refused::TooLong);
-        }
-        let whole = (len + RECORD_HEADER_BYTES + 7) & !7;
-        let to_end = producer.to_end();
-        let pad = if to_end < whole { to_end } else { 0 };
-        if producer.room(pad + whole)? < pad + whole {
-            return Err(Refused::Full);
-        }
-        if pad > 0 {
-            let filler = RecordHeader { len: pad - RECORD_HEADER_BYTES, kind: PAD, channel: 0 };
-            producer.write_at(0, &filler.encode());
-        }
-        Ok(Reservation { producer, pad, whole, len })
+        let (pad, whole) = producer.find_place(len)?;
+        let staged = if whole <= SMALL_BYTES {
+            Some(producer.extend(whole as usize))
+        } else {
+            producer.unstage();
+            None
+        };
+        Ok(Reservation { producer, pad, whole, len, staged })
     }
 
     /// Bytes of the payload.
@@ -188,16 +225,28 @@ impl<P: DerefMut<Target = Producer>> Reservation<P> {
     pub fn write(&mut self, at: usize, bytes: &[u8]) {
         let inside = at.checked_add(bytes.len()).is_some_and(|end| end <= self.len());
         assert!(inside, "a payload is written inside its reservation");
-        let skip = self.pad + RECORD_HEADER_BYTES + at as u32;
-        self.producer.write_at(skip, bytes);
+        self.put(RECORD_HEADER_BYTES as usize + at, bytes);
+    }
+
+    #[inline]
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        match self.staged {
+            Some(start) => {
+                let at = start + at;
+                self.producer.stage()[at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            None => self.producer.write_at(self.pad + at as u32, bytes),
+        }
     }
 
     /// Makes it a record; seen with the next publication, any number at a time.
     #[inline]
     pub fn commit(mut self, kind: u16, channel: u16) {
-        let header = RecordHeader { len: self.len, kind, channel };
-        self.producer.write_at(self.pad, &header.encode());
-        self.producer.advance(self.pad + self.whole, 1);
+        self.put(0, &RecordHeader { len: self.len, kind, channel }.encode());
+        match self.staged {
+            Some(_) => self.producer.keep(self.pad, self.whole),
+            None => self.producer.advance(self.pad + self.whole, 1),
+        }
     }
 }
 
@@ -237,13 +286,19 @@ impl RingSlice {
     }
 
     /// Four bytes at `at`, little end first, read once.
+    #[inline]
     pub fn get_u32(&self, at: usize) -> Option<u32> {
         let mut bytes = [0; 4];
         (self.copy_to(at, &mut bytes) == 4).then(|| u32::from_le_bytes(bytes))
     }
 
     /// Eight bytes at `at`, little end first, read once.
+    #[inline]
     pub fn get_u64(&self, at: usize) -> Option<u64> {
+        let place = self.at + at;
+        if place.is_multiple_of(8) && self.len.checked_sub(8).is_some_and(|last| at <= last) {
+            return Some(u64::from_le(self.map.u64_at(place).load(Ordering::Relaxed)));
+        }
         let mut bytes = [0; 8];
         (self.copy_to(at, &mut bytes) == 8).then(|| u64::from_le_bytes(bytes))
     }
@@ -282,15 +337,14 @@ impl<C: BorrowMut<Consumer>> Records<C> {
         loop {
             let available = ring.available(1)?;
             if available == 0 {
+                ring.settle();
                 return Ok(None);
             }
             let (map, at, to_end) = ring.place();
             if available < RECORD_HEADER_BYTES || to_end < RECORD_HEADER_BYTES {
                 return Err(Scribbled);
             }
-            let mut bytes = [0; 8];
-            ring.peek(0, &mut bytes);
-            let header = RecordHeader::decode(bytes);
+            let header = RecordHeader::decode(ring.next_word().to_le_bytes());
             let whole = header.whole(available.min(to_end)).ok_or(Scribbled)?;
             if header.kind == PAD {
                 if whole != to_end {
@@ -307,14 +361,18 @@ impl<C: BorrowMut<Consumer>> Records<C> {
         }
     }
 
-    /// Gives a record and all before it back to the producer.
+    /// Gives a record and all before it back to the producer, who sees it when that is worth it: an
+    /// eighth of the ring later, or when [`Records::borrow`] finds nothing more, or after
+    /// [`Consumer::settle`].
+    #[inline]
     pub fn give_back(&mut self, record: Borrowed) {
-        self.ring().release_to(record.end);
+        self.ring().give_to(record.end);
     }
 
-    /// Copies everything that is published into private memory, at once, and gives it back to the
-    /// producer; `each` sees one record after the other. For peers that are not trusted, and for
-    /// small records, whose headers lie side by side then. Returns how many records it was.
+    /// Copies what is published into private memory, at once, and gives it back to the producer;
+    /// `each` sees one record after the other. For peers that are not trusted, and for small
+    /// records, whose headers lie side by side then. Returns how many records it was: of more than
+    /// 64 KiB the first ones, so call again until it is none.
     pub fn drain(
         &mut self,
         private: &mut Vec<u8>,
@@ -322,25 +380,43 @@ impl<C: BorrowMut<Consumer>> Records<C> {
     ) -> Result<usize, Scribbled> {
         let ring = self.ring();
         let available = ring.available(u32::MAX)?;
+        if available == 0 {
+            return Ok(0);
+        }
         let start = ring.position();
-        private.resize(available as usize, 0);
-        ring.read(private);
+        let mut copied = available.min(DRAIN_BYTES);
+        if available > copied && available >= RECORD_HEADER_BYTES {
+            // The first one whole, however large it says it is; that is checked below.
+            let first = RecordHeader::decode(ring.next_word().to_le_bytes());
+            copied = first.whole(available).unwrap_or(0).clamp(copied, available);
+        }
+        if private.len() < copied as usize {
+            private.resize(copied as usize, 0);
+        }
+        ring.peek(0, &mut private[..copied as usize]);
         let (mut at, mut records) = (0, 0);
-        while at < available {
-            let header: [u8; 8] = private[at as usize..].first_chunk().copied().ok_or(Scribbled)?;
-            let header = RecordHeader::decode(header);
+        while at < copied {
+            let Some(header) = private[at as usize..copied as usize].first_chunk() else { break };
+            let header = RecordHeader::decode(*header);
             let to_end = ring.capacity() - (start.wrapping_add(at) & (ring.capacity() - 1));
             let whole = header.whole((available - at).min(to_end)).ok_or(Scribbled)?;
-            if header.kind != PAD {
+            if header.kind == PAD {
+                if whole != to_end {
+                    return Err(Scribbled);
+                }
+            } else if whole > copied - at {
+                break;
+            } else {
                 let from = (at + RECORD_HEADER_BYTES) as usize;
                 each(header, &private[from..from + header.len as usize]);
                 records += 1;
-            } else if whole != to_end {
-                return Err(Scribbled);
             }
             at += whole;
         }
-        ring.skip(0, records);
+        if at == 0 {
+            return Err(Scribbled);
+        }
+        ring.skip(at, records);
         ring.release();
         Ok(records as usize)
     }

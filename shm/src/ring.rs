@@ -14,13 +14,31 @@
 //! link ends. So a hostile peer can make bytes arbitrary, and nothing else.
 
 use crate::layout::Lane;
-use crate::map::Map;
+use crate::map::{Map, processor};
 use crate::sync::{Ordering, Shared};
 
 /// Set in the publish word when the ring was taken over: nothing is published any more.
 pub const FROZEN: u64 = 1 << 31;
 
 const POSITION: u32 = (1 << 31) - 1;
+
+/// Bytes that a producer keeps back at most, to write them at once. Half a first-level cache's
+/// share is left for what else is hot.
+pub(crate) const STAGE_BYTES: usize = 8 << 10;
+
+/// From so many bytes on, what goes to a reader on another core is written past the caches.
+/// Measured: 16 KiB in 2.2 GB/s through far caches and 13 past them, 8 to 14 and 11 to 15 where
+/// they are near; 1 KiB is where the two meet when they are near.
+const THROUGH_BYTES: usize = 2 << 10;
+
+/// How much of the ring is read in place before it is given back: less often than that, the writer
+/// waits; more often, it and the reader take each other's lines.
+const RELEASE_PART: u32 = 8;
+
+/// After so many bytes a consumer says again on which processor it runs.
+const SEEN_BYTES: u32 = 4 << 10;
+
+const _: () = assert!(THROUGH_BYTES <= STAGE_BYTES, "what was kept back can go past the caches");
 
 /// The peer's counter was impossible.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,29 +112,38 @@ pub struct Producer {
     next: u32,
     /// The consumer's position, as last seen.
     head: u32,
+    /// The consumer was last seen on another processor.
+    far: bool,
+    /// Small records that are written and not in the ring yet, and one that is being written.
+    stage: Vec<u8>,
+    /// How many of those bytes are written: the ones up to `next`.
+    staged: usize,
 }
 
 impl Producer {
     /// The writing end of a fresh ring.
     pub fn new(map: Shared<Map>, lane: Lane) -> Producer {
-        Producer { map, lane, word: Published::default(), next: 0, head: 0 }
+        let word = Published::default();
+        Producer { map, lane, word, next: 0, head: 0, far: false, stage: Vec::new(), staged: 0 }
     }
 
     /// Goes on where somebody else's producer stopped, whose word was `word`: a ring that was
     /// handed over.
     pub fn resume(map: Shared<Map>, lane: Lane, word: Published) -> Producer {
         let head = map.u64_at(lane.head).load(Ordering::Acquire);
-        let next = word.pos;
-        Producer { map, lane, word, next, head: Published::of(head).pos }
+        let (next, head) = (word.pos, Published::of(head).pos);
+        Producer { map, lane, word, next, head, far: false, stage: Vec::new(), staged: 0 }
     }
 
     /// Bytes that fit now. Looks at the consumer's counter only when the last look does not do for
     /// `wanted`.
+    #[inline]
     pub fn room(&mut self, wanted: u32) -> Result<u32, Scribbled> {
         let room = self.lane.cap - distance(self.head, self.next);
-        if room >= wanted.min(self.lane.cap) {
-            return Ok(room);
-        }
+        if room >= wanted.min(self.lane.cap) { Ok(room) } else { self.room_now() }
+    }
+
+    fn room_now(&mut self) -> Result<u32, Scribbled> {
         // SYNC: ring.head. With the store in `Consumer::release`.
         let head = Published::of(self.map.u64_at(self.lane.head).load(Ordering::Acquire)).pos;
         let held = distance(head, self.next);
@@ -124,6 +151,9 @@ impl Producer {
             return Err(Scribbled);
         }
         self.head = head;
+        // It comes with the same line. One that lies about it is written to as it says.
+        let cpu = self.map.u32_at(self.lane.cpu).load(Ordering::Relaxed);
+        self.far = cpu != 0 && cpu != processor();
         Ok(self.lane.cap - held)
     }
 
@@ -132,6 +162,7 @@ impl Producer {
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize, Scribbled> {
         let wanted = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let n = bytes.len().min(self.room(wanted)? as usize);
+        self.unstage();
         self.write_at(0, &bytes[..n]);
         self.next = forward(self.next, n as u32);
         Ok(n)
@@ -144,9 +175,66 @@ impl Producer {
             distance(self.head, pos) as usize + bytes.len() <= self.lane.cap as usize,
             "writing stays inside the room"
         );
+        self.put(pos, bytes);
+    }
+
+    /// Copies bytes to a position.
+    fn put(&self, pos: u32, bytes: &[u8]) {
         let (at, first) = pieces(&self.lane, pos, bytes.len());
-        self.map.write(at, &bytes[..first]);
-        self.map.write(self.lane.ring, &bytes[first..]);
+        for (at, bytes) in [(at, &bytes[..first]), (self.lane.ring, &bytes[first..])] {
+            if self.far && bytes.len() >= THROUGH_BYTES {
+                self.map.write_through(at, bytes);
+            } else if !bytes.is_empty() {
+                self.map.write(at, bytes);
+            }
+        }
+    }
+
+    /// Makes place behind what is kept back for `bytes` that are being written, all zeros;
+    /// returns where in [`Producer::stage`].
+    #[inline]
+    pub(crate) fn extend(&mut self, bytes: usize) -> usize {
+        let at = self.make_place(bytes);
+        self.stage.resize(at + bytes, 0);
+        at
+    }
+
+    /// The same, to be filled by the caller.
+    #[inline]
+    pub(crate) fn make_place(&mut self, bytes: usize) -> usize {
+        debug_assert!(bytes <= STAGE_BYTES, "what is larger goes straight into the ring");
+        // What was being written and never committed.
+        self.stage.truncate(self.staged);
+        if self.staged + bytes > STAGE_BYTES {
+            self.unstage();
+        }
+        self.staged
+    }
+
+    /// What is kept back, with what is being written behind it.
+    #[inline]
+    pub(crate) fn stage(&mut self) -> &mut Vec<u8> {
+        &mut self.stage
+    }
+
+    /// Counts bytes behind those kept back as written, one record, behind `pad` bytes of the ring
+    /// that are skipped.
+    #[inline]
+    pub(crate) fn keep(&mut self, pad: u32, bytes: u32) {
+        debug_assert!(pad == 0 || self.staged == 0, "what is kept back is one piece");
+        self.staged += bytes as usize;
+        debug_assert_eq!(self.staged, self.stage.len());
+        self.advance(pad + bytes, 1);
+    }
+
+    /// Copies what was kept back into the ring, at once.
+    pub(crate) fn unstage(&mut self) {
+        if self.staged > 0 {
+            let start = self.next.wrapping_sub(self.staged as u32) & POSITION;
+            self.put(start, &self.stage[..self.staged]);
+        }
+        self.stage.clear();
+        self.staged = 0;
     }
 
     /// Counts bytes as written that [`Producer::write_at`] has placed, with their records.
@@ -181,6 +269,7 @@ impl Producer {
         if !self.is_dirty() {
             return false;
         }
+        self.unstage();
         self.word.pos = self.next;
         // SYNC: ring.word. With the load in `Consumer::available`.
         self.map.u64_at(self.lane.word).store(self.word.word(), Ordering::Release);
@@ -190,6 +279,7 @@ impl Producer {
     /// The same where the consumer may take the ring away at any moment: what a frozen word says
     /// is what was published, and it never changes again.
     pub fn publish_unless_frozen(&mut self, before: Published) -> Result<(), Frozen> {
+        self.unstage();
         let after = Published { pos: self.next, ..self.word };
         // SYNC: ring.word, and with the `fetch_or` in `Consumer::freeze`.
         let swapped = self.map.u64_at(self.lane.word).compare_exchange(
@@ -224,6 +314,10 @@ pub struct Consumer {
     next: u32,
     /// What was given back to the producer.
     released: u32,
+    /// What may be given back, and will be when it is worth a store that the producer sees.
+    given: u32,
+    /// Bytes given back since it was last said on which processor this side runs.
+    unseen: u32,
     /// The word as last seen.
     seen: Published,
     /// Records read.
@@ -233,16 +327,19 @@ pub struct Consumer {
 impl Consumer {
     /// The reading end of a fresh ring.
     pub fn new(map: Shared<Map>, lane: Lane) -> Consumer {
-        Consumer { map, lane, next: 0, released: 0, seen: Published::default(), seq: 0 }
+        let seen = Published::default();
+        Consumer { map, lane, next: 0, released: 0, given: 0, unseen: SEEN_BYTES, seen, seq: 0 }
     }
 
     /// Bytes to read. Looks at the producer's word only when nothing is left of the last look, or
     /// when it is not `wanted` yet.
+    #[inline]
     pub fn available(&mut self, wanted: u32) -> Result<u32, Scribbled> {
         let left = distance(self.next, self.seen.pos);
-        if left >= wanted.max(1) {
-            return Ok(left);
-        }
+        if left >= wanted.max(1) { Ok(left) } else { self.available_now(left) }
+    }
+
+    fn available_now(&mut self, left: u32) -> Result<u32, Scribbled> {
         // SYNC: ring.word. With the stores in `Producer::publish` and `publish_unless_frozen`.
         let seen = Published::of(self.map.u64_at(self.lane.word).load(Ordering::Acquire));
         let available = distance(self.next, seen.pos);
@@ -268,7 +365,22 @@ impl Consumer {
         let (at, first) = pieces(&self.lane, forward(self.next, skip), into.len());
         let (one, two) = into.split_at_mut(first);
         self.map.read(at, one);
-        self.map.read(self.lane.ring, two);
+        if !two.is_empty() {
+            self.map.read(self.lane.ring, two);
+        }
+    }
+
+    /// The eight bytes at the next position.
+    #[inline]
+    pub(crate) fn next_word(&self) -> u64 {
+        let (at, to_end) = pieces(&self.lane, self.next, 8);
+        if at.is_multiple_of(8) && to_end == 8 {
+            return u64::from_le(self.map.u64_at(at).load(Ordering::Relaxed));
+        }
+        // Records lie at multiples of eight; somebody reads bytes of this ring, too.
+        let mut bytes = [0; 8];
+        self.peek(0, &mut bytes);
+        u64::from_le_bytes(bytes)
     }
 
     /// Leaves bytes and records behind.
@@ -307,11 +419,31 @@ impl Consumer {
         if self.released == pos {
             return false;
         }
-        self.released = pos;
+        self.unseen = self.unseen.saturating_add(distance(self.released, pos));
+        (self.released, self.given) = (pos, pos);
+        if self.unseen >= SEEN_BYTES {
+            self.unseen = 0;
+            self.map.u32_at(self.lane.cpu).store(processor(), Ordering::Relaxed);
+        }
         let head = Published { seq: self.seq, frozen: false, pos };
         // SYNC: ring.head. With the load in `Producer::room`.
         self.map.u64_at(self.lane.head).store(head.word(), Ordering::Release);
         true
+    }
+
+    /// Everything up to a position may be given back: it is when that is worth a store, at the
+    /// latest with [`Consumer::settle`].
+    #[inline]
+    pub(crate) fn give_to(&mut self, pos: u32) {
+        self.given = pos;
+        if distance(self.released, pos) >= self.lane.cap / RELEASE_PART {
+            self.settle();
+        }
+    }
+
+    /// Gives back what may be. Returns whether there was anything.
+    pub fn settle(&mut self) -> bool {
+        self.release_to(self.given)
     }
 
     /// Whether the producer has said that nothing more comes. Look at the bytes after this, not
