@@ -124,6 +124,8 @@ pub trait Sys {
     /// A descriptor that is readable when the process has ended that made this connection, or that
     /// listened (socket(7) SO_PEERPIDFD).
     fn pidfd(&mut self, socket: &Fd) -> io::Result<Fd>;
+    /// Lets whoever else wants this processor have it (sched_yield(2)).
+    fn give_way(&mut self);
     /// The user we are.
     fn uid(&mut self) -> u32;
     /// Processors this thread may run on.

@@ -38,6 +38,9 @@ struct Args {
     /// Only these cells (comma-separated).
     #[arg(long, value_delimiter = ',')]
     cell: Vec<String>,
+    /// Only these subjects (comma-separated).
+    #[arg(long, value_delimiter = ',')]
+    subject: Vec<String>,
     /// Rounds.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
@@ -60,6 +63,12 @@ struct Args {
     #[arg(long, hide = true)]
     bench: bool,
 }
+
+/// A look at the distance of the cores.
+const LINE_WINDOW: Duration = Duration::from_millis(20);
+
+/// Round trips of a cache line above this are those of cores that are far apart, in ns.
+const FAR_NS: f64 = 150.0;
 
 /// Cores of the client, and of the server where it has one of its own.
 const CLIENT: usize = 1;
@@ -96,26 +105,36 @@ fn run(args: &Args) -> io::Result<usize> {
         for line in machine() {
             writeln!(csv, "# {line}")?;
         }
-        writeln!(csv, "cell,round,subject,value,unit")?;
+        writeln!(csv, "cell,round,line_ns,subject,value,unit")?;
     }
     let wanted = |cell: &&Cell| args.cell.is_empty() || args.cell.iter().any(|c| c == cell.name);
     let window = Duration::from_secs_f64(args.seconds);
     let mut missed = 0;
     for cell in CELLS.iter().filter(wanted) {
         let mut rows: Vec<Vec<f64>> = vec![Vec::new(); cell.subjects.len()];
+        let mut lines = Vec::new();
         for round in 0..args.rounds {
+            // How far apart the two cores are now: a host moves them.
+            lines.push(match cell.cores {
+                Cores::Two => sample(cell, "line", LINE_WINDOW, !args.no_real_time)?,
+                Cores::One => 0.0,
+            });
             for step in 0..cell.subjects.len() {
                 let at = (step + round) % cell.subjects.len();
                 let subject = cell.subjects[at];
+                if !args.subject.is_empty() && !args.subject.iter().any(|s| s == subject) {
+                    continue;
+                }
                 let value = sample(cell, subject, window, !args.no_real_time)
                     .map_err(|error| io::Error::other(format!("{subject}: {error}")))?;
                 rows[at].push(value);
                 if let Some(csv) = &mut csv {
-                    writeln!(csv, "{},{round},{subject},{value:.1},{}", cell.name, cell.unit)?;
+                    let (name, line) = (cell.name, lines[round]);
+                    writeln!(csv, "{name},{round},{line:.0},{subject},{value:.1},{}", cell.unit)?;
                 }
             }
         }
-        missed += print(cell, &rows);
+        missed += print(cell, &rows, &lines);
     }
     println!("\npromises missed: {missed}");
     Ok(missed)
@@ -171,11 +190,30 @@ fn sample(cell: &Cell, subject: &str, window: Duration, allowed: bool) -> io::Re
     done
 }
 
-fn print(cell: &Cell, rows: &[Vec<f64>]) -> usize {
+fn print(cell: &Cell, rows: &[Vec<f64>], lines: &[f64]) -> usize {
     println!("\n{}  ({}, {})", cell.name, cell.what, cell.cores.words());
+    let mut missed = 0;
+    for far in [false, true] {
+        let picked: Vec<usize> =
+            (0..lines.len()).filter(|round| (lines[*round] > FAR_NS) == far).collect();
+        if picked.is_empty() {
+            continue;
+        }
+        let pick = |row: &Vec<f64>| picked.iter().filter_map(|at| row.get(*at).copied()).collect();
+        let rows: Vec<Vec<f64>> = rows.iter().map(pick).collect();
+        if cell.cores == Cores::Two {
+            let near = if far { "far apart" } else { "near" };
+            println!("  {} rounds with the cores {near}:", picked.len());
+        }
+        missed += print_rows(cell, &rows, far);
+    }
+    missed
+}
+
+fn print_rows(cell: &Cell, rows: &[Vec<f64>], far: bool) -> usize {
     for (subject, row) in cell.subjects.iter().zip(rows) {
         if let Some(s) = spread(row) {
-            println!("  {subject:<22}{:>12.1} {} ({:.1}-{:.1})", s.median, cell.unit, s.min, s.max);
+            println!("  {subject:<18}{:>12.0} {} ({:.0}-{:.0})", s.median, cell.unit, s.min, s.max);
         }
     }
     let row = |name: &str| cell.subjects.iter().position(|s| *s == name).map(|at| &rows[at]);
@@ -183,7 +221,8 @@ fn print(cell: &Cell, rows: &[Vec<f64>]) -> usize {
     for promise in cell.promises {
         let (Some(ours), Some(peer)) = (row(promise.ours), row(promise.peer)) else { continue };
         let Some(r) = ratio(ours, peer) else { continue };
-        let (kept, sign) = match promise.bound {
+        let bound = promise.far.filter(|_| far).unwrap_or(promise.bound);
+        let (kept, sign) = match bound {
             Bound::AtMost(most) => (r.median <= most, format!("<= {most}")),
             Bound::AtLeast(least) => (r.median >= least, format!(">= {least}")),
         };

@@ -314,6 +314,10 @@ impl Sys for Kernel {
         nix::unistd::geteuid().as_raw()
     }
 
+    fn give_way(&mut self) {
+        std::thread::yield_now();
+    }
+
     fn cpus(&mut self) -> usize {
         // It looks at the affinity mask and at the quota of the control group.
         std::thread::available_parallelism().map_or(1, usize::from)

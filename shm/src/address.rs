@@ -24,11 +24,13 @@ pub(crate) struct Target {
     pub records: bool,
     /// How long to look before sleeping.
     pub spin: Duration,
+    /// Whether to give way before sleeping, to a peer on the same processor.
+    pub gives_way: bool,
 }
 
 /// Reads an address and says what is wrong with it.
 pub(crate) fn target(address: &Address) -> Result<Target> {
-    address.only_parameters(&["ring", "uid", "mode", "face", "spin"])?;
+    address.only_parameters(&["ring", "uid", "mode", "face", "spin", "yield"])?;
     let bad = |what: String| Error::address_of("parse", address.to_string(), what);
     let ring = match address.parameter("ring") {
         None => RING_BYTES,
@@ -59,6 +61,11 @@ pub(crate) fn target(address: &Address) -> Result<Target> {
             bad(format!("parameter `spin={text}` wants microseconds up to 200us, like spin=20us"))
         })?,
     };
+    let gives_way = match address.parameter("yield") {
+        None | Some("1") => true,
+        Some("0") => false,
+        Some(text) => return Err(bad(format!("parameter `yield={text}` is either 0 or 1"))),
+    };
     let mode = address.parameter("mode");
     if mode.is_some() && address.target().starts_with('@') {
         return Err(bad("an abstract name has no file and no mode; say uid= instead".into()));
@@ -66,7 +73,7 @@ pub(crate) fn target(address: &Address) -> Result<Target> {
     let mode = mode.map(|mode| format!("?mode={mode}")).unwrap_or_default();
     let by_mode = !mode.is_empty();
     let unix = format!("unix://{}{mode}", address.target()).parse()?;
-    Ok(Target { unix, ring, uid, by_mode, records, spin })
+    Ok(Target { unix, ring, uid, by_mode, records, spin, gives_way })
 }
 
 /// `20us`.
@@ -107,6 +114,7 @@ mod tests {
             ("shm://@x?mode=666", "no mode"),
             ("shm://@x?face=stones", "face=stones"),
             ("shm://@x?spin=20", "spin=20"),
+            ("shm://@x?yield=often", "yield=often"),
             ("shm://@x?spin=1000us", "spin=1000us"),
             ("shm://@x?speed=1", "`speed`"),
         ] {

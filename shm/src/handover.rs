@@ -264,14 +264,17 @@ impl Shm {
         let used = Rc::clone(&self.used);
         let several = cx.sys().cpus() > 1;
         let Some(link) = self.get(id) else { return };
-        let spin = link.cold.as_ref().map_or(Duration::ZERO, |cold| cold.target.spin);
+        let target = link.cold.as_ref().map(|cold| &cold.target);
+        let spin = target.map_or(Duration::ZERO, |target| target.spin);
+        let gives_way = target.is_none_or(|target| target.gives_way);
         link.open = Some(Open::new(terms, map, (id, used)));
         link.state = State::Open;
         link.bits |= bit::COUNTED;
         link.cold = None;
         self.opens += 1;
+        self.gives_way &= gives_way;
         match several {
-            true => self.spin.limit = self.spin.limit.max(spin),
+            true => self.spin = self.spin.max(spin),
             false if !spin.is_zero() => log::info!("shm: one processor only: no spin="),
             false => {}
         }

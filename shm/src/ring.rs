@@ -248,6 +248,12 @@ impl Producer {
         self.lane.cap - (self.next & (self.lane.cap - 1))
     }
 
+    /// Whether the consumer was last seen on the processor that this thread runs on.
+    pub fn is_near(&self) -> bool {
+        let cpu = self.map.u32_at(self.lane.cpu).load(Ordering::Relaxed);
+        cpu != 0 && cpu == processor()
+    }
+
     /// Bytes of the ring.
     pub fn capacity(&self) -> u32 {
         self.lane.cap

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringlane_api::reactor::{Side, forked};
 use ringlane_api::transport::{Cx, InnerEvents, LinkEvent, LinkId, Transport};
@@ -9,7 +10,7 @@ use ringlane_api::transport::{Cx, InnerEvents, LinkEvent, LinkId, Transport};
 use crate::link::{Cold, Link, State, bit};
 use crate::map::Fork;
 use crate::port::Used;
-use crate::spin::Spin;
+use crate::spin::Patience;
 use crate::transport::SWEEPER;
 
 /// The transport.
@@ -25,7 +26,12 @@ pub(crate) struct Shm {
     pub(crate) used: Used,
     /// Made with the first segment.
     pub(crate) fork: Option<Rc<Fork>>,
-    pub(crate) spin: Spin,
+    /// How long to look before sleeping: the longest that an open link asks for.
+    pub(crate) spin: Duration,
+    /// No open link has forbidden to give way.
+    pub(crate) gives_way: bool,
+    pub(crate) spins: Patience,
+    pub(crate) ways: Patience,
     pub(crate) sweeping: bool,
     /// Links that were opened and are not closed.
     pub(crate) opens: usize,
@@ -142,6 +148,7 @@ impl Shm {
             (State::Open, LinkEvent::Received(segment)) => {
                 cx.release(segment);
                 self.wake(id);
+                self.peek(cx, id);
             }
             (State::Open, LinkEvent::Sent(_)) => link.bits &= !bit::SPEAKING,
             (State::Open, LinkEvent::Eof | LinkEvent::Failed(..)) => {
@@ -209,7 +216,7 @@ impl Shm {
             self.opens -= 1;
         }
         if self.opens == 0 {
-            self.spin = Spin::default();
+            (self.spin, self.gives_way) = (Duration::ZERO, true);
             if std::mem::take(&mut self.sweeping) {
                 cx.no_timer(SWEEPER);
             }

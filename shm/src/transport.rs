@@ -26,7 +26,7 @@ use crate::address::target;
 use crate::flow::has_work;
 use crate::link::{Cold, State, bit};
 use crate::port::Port;
-use crate::spin::Spin;
+use crate::spin::Patience;
 use crate::table::Shm;
 
 /// The kind of a wait on an announce word.
@@ -55,7 +55,10 @@ pub fn transport() -> Box<dyn Transport> {
         owners: Vec::new(),
         hot: Vec::new(),
         used: Rc::default(),
-        spin: Spin::default(),
+        spin: Duration::ZERO,
+        gives_way: true,
+        spins: Patience::default(),
+        ways: Patience::default(),
         fork: None,
         sweeping: false,
         opens: 0,
@@ -269,6 +272,7 @@ impl Transport for Shm {
             return self.try_close(cx, id);
         }
         self.wake(id);
+        self.peek(cx, id);
     }
 
     fn timer(&mut self, cx: &mut Cx<'_>, id: LinkId) {

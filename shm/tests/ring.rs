@@ -339,3 +339,42 @@ fn a_forked_child_is_told_so_and_its_parent_is_not() {
     let fork = Fork::new().unwrap();
     assert!(!fork.happened());
 }
+
+#[test]
+fn bytes_written_past_the_caches_are_the_same_at_every_alignment() {
+    let (ours, theirs) = two_maps();
+    let bytes: Vec<u8> = (0..300_u32).map(|n| (n * 7 + 1) as u8).collect();
+    let at = HEADER.lane(0).ring;
+    for skip in 0..33 {
+        for len in (0..80).chain([255, 256, 257, 300]) {
+            ours.write(at, &[0xee; 400]);
+            ours.write_through(at + skip, &bytes[..len]);
+            let mut got = [0; 400];
+            theirs.read(at, &mut got);
+            assert!(got[..skip].iter().all(|byte| *byte == 0xee), "{skip} {len}");
+            assert_eq!(got[skip..skip + len], bytes[..len], "{skip} {len}");
+            assert!(got[skip + len..].iter().all(|byte| *byte == 0xee), "{skip} {len}");
+        }
+    }
+}
+
+#[test]
+fn a_reservation_that_is_dropped_or_forgotten_leaves_nothing_behind() {
+    let (mut tx, rx) = ring();
+    let mut records = Records::new(rx);
+    tx.push(1, 0, b"first").unwrap();
+    drop(tx.reserve(100).unwrap());
+    std::mem::forget(tx.reserve(50).unwrap());
+    tx.push(2, 0, b"second").unwrap();
+    // Too large to be gathered with others, and dropped too.
+    drop(tx.reserve(tx.record_bytes_max()).unwrap());
+    let mut place = tx.reserve(5).unwrap();
+    place.write(0, b"third");
+    place.commit(3, 0);
+    tx.publish();
+    let mut seen = Vec::new();
+    let mut copy = Vec::new();
+    records.drain(&mut copy, |header, bytes| seen.push((header.kind, bytes.to_vec()))).unwrap();
+    let want: [(u16, &[u8]); 3] = [(1, b"first"), (2, b"second"), (3, b"third")];
+    assert_eq!(seen, want.map(|(kind, bytes)| (kind, bytes.to_vec())));
+}

@@ -104,6 +104,7 @@ impl Ring {
         let ring = IoUring::builder()
             .setup_single_issuer() // KERNEL 6.0: one thread submits.
             .setup_defer_taskrun() // KERNEL 6.1: completions run inside enter only.
+            .setup_taskrun_flag() // KERNEL 5.19: and it says when there are some to run.
             .setup_submit_all() // KERNEL 5.18: one bad entry does not stop the batch.
             .setup_cqsize(cq_entries)
             .setup_clamp()
@@ -225,6 +226,15 @@ impl Ring {
     #[inline]
     pub fn overflowed(&mut self) -> bool {
         self.ring.submission().cq_overflow()
+    }
+
+    /// Whether an `enter` that does not wait would do something: there are entries to submit, or
+    /// completions to run.
+    #[inline]
+    pub fn has_work(&mut self) -> bool {
+        let mut sq = self.ring.submission();
+        sq.sync();
+        !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
     }
 
     /// Copies up to `into`'s room of visible completions out.

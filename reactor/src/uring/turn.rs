@@ -61,10 +61,13 @@ impl Uring {
             && !self.fault.as_ref().is_some_and(|liar| liar.owes())
     }
 
-    /// The one `io_uring_enter` of a turn.
+    /// The one `io_uring_enter` of a turn; none where it would do nothing.
     fn wait(&mut self, sleeps: bool, wait: Option<Duration>) -> io::Result<()> {
         if let Some(error) = self.fault.as_mut().and_then(|liar| liar.enter_error()) {
             return self.survive(error);
+        }
+        if !sleeps && !self.ring.has_work() {
+            return Ok(());
         }
         self.counters.syscalls += 1;
         let result = if sleeps && self.waker.sleep() {

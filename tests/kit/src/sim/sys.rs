@@ -204,6 +204,8 @@ impl Sys for SimReactor {
         0
     }
 
+    fn give_way(&mut self) {}
+
     fn cpus(&mut self) -> usize {
         1
     }
