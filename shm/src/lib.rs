@@ -8,7 +8,7 @@
 //!   record.rs     records in a ring                      bell.rs    who sleeps, whom to ring
 //!   ring.rs       a single-producer single-consumer ring of bytes
 //!   layout.rs     what lies where, what is believed of it
-//!   map.rs        mapped memory a peer may write: atomics and checked copies (the unsafe room)
+//!   map.rs, map/  mapped memory a peer may write: atomics and checked copies (the unsafe room)
 //!   sync.rs       atomics: the processor's, or loom's in a model
 //! ```
 //!
