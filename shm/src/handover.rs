@@ -24,7 +24,7 @@ use ringlane_api::limits;
 use ringlane_api::reactor::Side;
 use ringlane_api::transport::{Cx, LinkEvent, LinkId, Transport};
 
-use crate::layout::{HEADER_BYTES, Header};
+use crate::layout::{Bad, HEADER_BYTES, Header};
 use crate::link::{Cold, Link, Open, State, bit};
 use crate::map::{Fork, Map};
 use crate::table::Shm;
@@ -50,6 +50,16 @@ enum Refusal {
     Header = 2,
     Memory = 3,
     Map = 4,
+    Features = 5,
+}
+
+impl From<Bad> for Refusal {
+    fn from(bad: Bad) -> Refusal {
+        match bad {
+            Bad::Features => Refusal::Features,
+            _ => Refusal::Header,
+        }
+    }
 }
 
 impl Refusal {
@@ -59,6 +69,7 @@ impl Refusal {
             2 => "it does not understand our segment: another version?",
             3 => "it does not take our memory: not sealed, or of another size",
             4 => "it has no room to map our memory",
+            5 => "it does not know a feature of our segment: an older version?",
             _ => "it refused",
         }
     }
@@ -178,7 +189,7 @@ impl Shm {
             return Err(Refusal::User);
         }
         let told = hello.first_chunk().expect("a header is its beginning");
-        let header = Header::decode(told).map_err(|_| Refusal::Header)?;
+        let header = Header::decode(told)?;
         let fd = fds.pop().filter(|_| fds.is_empty()).ok_or(Refusal::Memory)?;
         let memory = cx.sys().memory_of(&fd).map_err(|_| Refusal::Memory)?;
         if !memory.sealed || !memory.plain || memory.bytes != header.segment_bytes() {

@@ -14,7 +14,7 @@ use ringlane_shm::map::{Fork, Map};
 use ringlane_shm::record::{MORE, Records, Refused};
 use ringlane_shm::ring::{Consumer, Producer, Published, Scribbled, State};
 
-const HEADER: Header = Header { cap: RING_BYTES_MIN, nonce: 1 };
+const HEADER: Header = Header { cap: RING_BYTES_MIN, nonce: 1, features: 0 };
 
 /// A segment of two small rings.
 fn memory() -> OwnedFd {
