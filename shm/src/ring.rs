@@ -104,10 +104,14 @@ impl Producer {
 
     /// Goes on where somebody else's producer stopped, whose word was `word`: a ring that was
     /// handed over.
-    pub fn resume(map: Shared<Map>, lane: Lane, word: Published) -> Producer {
-        let head = map.u64_at(lane.head).load(Ordering::Acquire);
-        let next = word.pos;
-        Producer { map, lane, word, next, head: Published::of(head).pos }
+    pub fn resume(map: Shared<Map>, lane: Lane, word: Published) -> Result<Producer, Scribbled> {
+        // SYNC: ring.head. With the store in `Consumer::release`.
+        let head = Published::of(map.u64_at(lane.head).load(Ordering::Acquire)).pos;
+        let next = word.pos & POSITION;
+        match distance(head, next) <= lane.cap {
+            true => Ok(Producer { map, lane, word, next, head }),
+            false => Err(Scribbled),
+        }
     }
 
     /// Bytes that fit now. Looks at the consumer's counter only when the last look does not do for

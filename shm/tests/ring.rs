@@ -204,12 +204,25 @@ fn a_ring_is_handed_over_and_the_old_producer_publishes_nothing_more() {
     let refused = old.publish_unless_frozen(before).unwrap_err();
     assert_eq!(refused.0, Published { frozen: true, ..frozen });
     // Another producer goes on behind what was published.
-    let mut new = Producer::resume(ours, HEADER.lane(0), frozen);
+    let mut new = Producer::resume(ours, HEADER.lane(0), frozen).unwrap();
     new.push(1, 0, b"second").unwrap();
     new.publish();
     let mut came = Vec::new();
     records.drain(&mut Vec::new(), |_, bytes| came.push(bytes.to_vec())).unwrap();
     assert_eq!(came, [b"first".to_vec(), b"second".to_vec()]);
+}
+
+#[test]
+fn a_ring_whose_consumer_has_scribbled_is_not_taken_over() {
+    let (ours, theirs) = two_maps();
+    let mut old = Producer::new(Rc::clone(&ours), HEADER.lane(0));
+    old.push(1, 0, b"first").unwrap();
+    old.publish();
+    for head in [1 << 30, old.published().word() + 8, RING_BYTES_MIN.into()] {
+        theirs.u64_at(HEADER.lane(0).head).store(head, Ordering::Release);
+        let taken = Producer::resume(Rc::clone(&ours), HEADER.lane(0), old.published());
+        assert_eq!(taken.err(), Some(Scribbled), "{head:#x}");
+    }
 }
 
 /// One step of an innocent side beside a scribbler; `Err` is what it may come to.
