@@ -24,6 +24,7 @@ use ringlane_api::limits;
 use ringlane_api::reactor::Side;
 use ringlane_api::transport::{Cx, LinkEvent, LinkId, Transport};
 
+use crate::crash::{self, Point};
 use crate::layout::{Bad, HEADER_BYTES, Header};
 use crate::link::{Cold, Link, Open, State, bit};
 use crate::map::{Fork, Map};
@@ -88,6 +89,7 @@ impl Shm {
 
     /// The socket is connected: makes the segment and offers it.
     pub(crate) fn offer(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        crash::here(Point::Connected);
         if !self.may_share(cx, id, false) {
             let error = io::Error::new(
                 io::ErrorKind::PermissionDenied,
@@ -107,6 +109,7 @@ impl Shm {
                 return self.break_off(cx, id, Side::Both, error);
             }
         };
+        crash::here(Point::SegmentMade);
         let mut hello = Evbuffer::new();
         hello.add(&header.encode());
         hello.add(&[u8::from(cx.waits_on_words()), 0, 0, 0, 0, 0, 0, 0]);
@@ -130,6 +133,7 @@ impl Shm {
             return self.inside(cx, |uds, cx| uds.abort(cx, inner));
         };
         let id = self.insert(State::Greeting, Some(Cold::new(target, Some(listener))));
+        crash::here(Point::Accepted);
         self.bind(id, inner);
         cx.timer(id, HANDOVER);
         self.inside(cx, |uds, cx| uds.grant(cx, inner, u64::MAX));
@@ -167,6 +171,7 @@ impl Shm {
             return;
         }
         let (got, fds) = (std::mem::take(&mut cold.got), std::mem::take(&mut cold.fds));
+        crash::here(if state == State::Greeting { Point::HelloRead } else { Point::WelcomeRead });
         match (state, <[u8; HELLO_BYTES]>::try_from(&got[..])) {
             (State::Greeting, Ok(hello)) => match self.examine(cx, id, &hello, fds) {
                 Ok((header, map)) => self.welcome(cx, id, header, &map, hello[HEADER_BYTES] == 1),
@@ -204,6 +209,7 @@ impl Shm {
         if &copy != told || header.nonce != memory.id {
             return Err(Refusal::Header);
         }
+        crash::here(Point::Mapped);
         Ok((header, map))
     }
 
@@ -276,6 +282,7 @@ impl Shm {
         link.cold = None;
         self.opens += 1;
         cx.no_timer(id);
+        crash::here(Point::Opened);
         self.watch_over(cx);
         self.heat(id);
     }

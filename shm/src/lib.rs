@@ -9,6 +9,7 @@
 //!   ring.rs       a single-producer single-consumer ring of bytes
 //!   layout.rs     what lies where, what is believed of it
 //!   map.rs, map/  mapped memory a peer may write: atomics and checked copies (the unsafe room)
+//!   crash.rs      where tests kill a process
 //!   sync.rs       atomics: the processor's, or loom's in a model
 //! ```
 //!
@@ -20,6 +21,11 @@
 #![deny(unsafe_code)]
 
 pub mod bell;
+#[cfg(feature = "crash-points")]
+pub mod crash;
+#[cfg(not(feature = "crash-points"))]
+#[allow(dead_code, reason = "the list of points is for tests that arm one")]
+mod crash;
 pub mod layout;
 pub mod record;
 pub mod ring;

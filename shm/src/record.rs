@@ -15,6 +15,7 @@
 //! change it. [`Records::drain`] is the careful way: one copy of everything that is there, parsed
 //! in private memory.
 
+use crate::crash::{self, Point};
 use crate::map::Map;
 use crate::ring::{Consumer, Producer, Scribbled};
 use crate::sync::Shared;
@@ -99,6 +100,7 @@ impl Producer {
             let filler = RecordHeader { len: pad - RECORD_HEADER_BYTES, kind: PAD, channel: 0 };
             self.write_at(0, &filler.encode());
         }
+        crash::here(Point::Reserved);
         Ok(Reservation { producer: self, pad, whole, len })
     }
 
@@ -163,6 +165,7 @@ impl Reservation<'_> {
         assert!(inside, "a payload is written inside its reservation");
         let skip = self.pad + RECORD_HEADER_BYTES + at as u32;
         self.producer.write_at(skip, bytes);
+        crash::here(Point::Filled);
     }
 
     /// Makes it a record; seen with the next publication, any number at a time.
@@ -170,6 +173,7 @@ impl Reservation<'_> {
         let header = RecordHeader { len: self.len, kind, channel };
         self.producer.write_at(self.pad, &header.encode());
         self.producer.advance(self.pad + self.whole, 1);
+        crash::here(Point::Committed);
     }
 }
 
@@ -274,6 +278,7 @@ impl Records {
             let at = at + RECORD_HEADER_BYTES as usize;
             let payload = RingSlice { map, at, len: header.len as usize };
             let (seq, end) = (self.0.seq(), self.0.position());
+            crash::here(Point::Borrowed);
             return Ok(Some(Borrowed { header, payload, seq, end }));
         }
     }

@@ -13,6 +13,7 @@
 //! between the two is at most the ring's size, or the peer has scribbled ([`Scribbled`]) and the
 //! link ends. So a hostile peer can make bytes arbitrary, and nothing else.
 
+use crate::crash::{self, Point};
 use crate::layout::Lane;
 use crate::map::Map;
 use crate::sync::{Ordering, Shared};
@@ -137,6 +138,7 @@ impl Producer {
         let wanted = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let n = bytes.len().min(self.room(wanted)? as usize);
         self.write_at(0, &bytes[..n]);
+        crash::here(Point::Written);
         self.next = forward(self.next, n as u32);
         Ok(n)
     }
@@ -188,6 +190,7 @@ impl Producer {
         self.word.pos = self.next;
         // SYNC: ring.word. With the load in `Consumer::available`.
         self.map.u64_at(self.lane.word).store(self.word.word(), Ordering::Release);
+        crash::here(Point::Published);
         true
     }
 
@@ -204,6 +207,7 @@ impl Producer {
         );
         match swapped {
             Ok(_) => {
+                crash::here(Point::Published);
                 self.word = after;
                 Ok(())
             }
@@ -216,6 +220,7 @@ impl Producer {
         debug_assert!(!self.is_dirty(), "everything is published first");
         // SYNC: ring.state. With the load in `Consumer::state`.
         self.map.u32_at(self.lane.state).store(FIN, Ordering::Release);
+        crash::here(Point::Finished);
     }
 }
 
@@ -255,6 +260,9 @@ impl Consumer {
             return Err(Scribbled);
         }
         self.seen = seen;
+        if available > left {
+            crash::here(Point::WordLoaded);
+        }
         Ok(available)
     }
 
@@ -263,6 +271,7 @@ impl Consumer {
     pub fn read(&mut self, into: &mut [u8]) -> usize {
         let n = into.len().min(distance(self.next, self.seen.pos) as usize);
         self.peek(0, &mut into[..n]);
+        crash::here(Point::Copied);
         self.next = forward(self.next, n as u32);
         n
     }
@@ -315,6 +324,7 @@ impl Consumer {
         let head = Published { seq: self.seq, frozen: false, pos };
         // SYNC: ring.head. With the load in `Producer::room`.
         self.map.u64_at(self.lane.head).store(head.word(), Ordering::Release);
+        crash::here(Point::Released);
         true
     }
 

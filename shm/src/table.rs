@@ -6,9 +6,21 @@ use std::rc::Rc;
 use ringlane_api::reactor::{Side, forked};
 use ringlane_api::transport::{Cx, InnerEvents, LinkEvent, LinkId, Transport};
 
+use crate::crash::{self, Point};
 use crate::link::{Cold, Link, State, bit};
 use crate::map::Fork;
 use crate::transport::SWEEPER;
+
+/// What the transport has counted.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    /// Links that slept and were rung.
+    pub sleeps: u64,
+    /// Peers that slept and were rung by us.
+    pub rings: u64,
+    /// Links that the sweep found asleep over something to do: wakes that were lost.
+    pub rescues: u64,
+}
 
 /// The transport.
 pub(crate) struct Shm {
@@ -24,8 +36,7 @@ pub(crate) struct Shm {
     pub(crate) sweeping: bool,
     /// Links that were opened and are not closed.
     pub(crate) opens: usize,
-    /// Links that the sweep found asleep over something to do: wakes that were lost.
-    pub(crate) rescues: u64,
+    pub(crate) counts: Counts,
 }
 
 impl Shm {
@@ -136,9 +147,13 @@ impl Shm {
             }
             (State::Open, LinkEvent::Received(segment)) => {
                 cx.release(segment);
-                self.wake(id);
+                self.rung(id);
             }
-            (State::Open, LinkEvent::Sent(_)) => link.bits &= !bit::SPEAKING,
+            (State::Dialing, LinkEvent::Sent(_)) => crash::here(Point::HelloSent),
+            (State::Open, LinkEvent::Sent(_)) => {
+                link.bits &= !bit::SPEAKING;
+                crash::here(Point::WelcomeSent);
+            }
             (State::Open, LinkEvent::Eof | LinkEvent::Failed(..)) => {
                 link.bits |= bit::GONE;
                 self.wake(id);
@@ -156,9 +171,20 @@ impl Shm {
         if let Some(link) = self.get(id)
             && link.bits & bit::HOT == 0
         {
-            link.bits |= bit::HOT;
+            // Asleep no more, it is no suspect either.
+            link.bits = (link.bits | bit::HOT) & !bit::SUSPECT;
             self.hot.push(id);
         }
+    }
+
+    /// The peer has rung.
+    pub(crate) fn rung(&mut self, id: LinkId) {
+        if let Some(link) = self.get(id) {
+            let slept = link.state == State::Open && link.bits & bit::HOT == 0;
+            self.counts.sleeps += u64::from(slept);
+        }
+        self.wake(id);
+        crash::here(Point::Woken);
     }
 
     /// The peer has rung, or the socket has told something.
