@@ -13,10 +13,15 @@ use crate::talk::{MIXED, Talk};
 /// Rounds after which a child ends in peace, if nothing has killed it.
 const ROUNDS: u64 = 13;
 
+/// Kills this process, as `kill -9` does.
+fn die() {
+    nix::sys::signal::raise(nix::sys::signal::SIGKILL).expect("nobody survives it");
+}
+
 /// Arms a point by name, in the child.
 pub fn arm(point: &str, nth: &str) {
     let named = Point::ALL.iter().find(|one| format!("{one:?}") == point);
-    arm_point(*named.expect("a point's name"), nth.parse().expect("a number"), kit::die);
+    arm_point(*named.expect("a point's name"), nth.parse().expect("a number"), die);
 }
 
 /// The how manieth time a process comes by a point is tried, over a link. Empty: it never does.

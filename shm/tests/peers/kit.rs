@@ -95,11 +95,6 @@ pub fn be_a_child() {
     nix::unistd::alarm::set(CHILD_SECONDS);
 }
 
-/// Kills this process, as `kill -9` does.
-pub fn die() {
-    nix::sys::signal::raise(nix::sys::signal::SIGKILL).expect("nobody survives it");
-}
-
 static DEADLINE: Mutex<Option<(Instant, String)>> = Mutex::new(None);
 
 /// Ends the test program if nothing is heard for so long.
