@@ -121,8 +121,9 @@ impl House {
             self.base.turn(Turn::Wait).unwrap();
         }
         other.free();
+        // A link's end is no callback, and a turn that waits may see it before it waits.
         while self.base.stats().links > links {
-            self.base.turn(Turn::Wait).unwrap();
+            self.base.turn(Turn::NoWait).unwrap();
         }
     }
 

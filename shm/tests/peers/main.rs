@@ -21,6 +21,7 @@ mod records;
 mod scribble;
 mod sleeps;
 mod talk;
+mod users;
 
 /// A test and its name.
 type Test = (&'static str, fn());
@@ -32,6 +33,7 @@ const TESTS: &[Test] = &[
     ("scribble: over streams", scribble::over_streams),
     ("scribble: over records", scribble::over_records),
     ("sleeps: none without its wake", sleeps::none_without_its_wake),
+    ("users: another one is told why not", users::another_one_is_told_why_not),
     ("records: all of them, whole and in order", records::all_of_them),
 ];
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         match *what {
             "talk" => talk::child(rest),
             "records" => records::child(rest),
+            "dial" => users::child(rest),
             "scribble" => scribble::child(rest),
             what => panic!("no child does {what}"),
         }
