@@ -30,8 +30,8 @@ const SECONDS: u64 = 3;
 const CHATTER: usize = 6000;
 
 /// How long our end waits for a sign of life. A peer may leave its rings as if it were there, and
-/// a kernel may forget to tell a multishot receive that a Unix socket was closed right behind a
-/// burst of bytes (liburing issue 1549, and once in some thousand links here after its repair).
+/// a kernel may forget to tell a multishot receive that a Unix socket was closed right behind more
+/// than a hundred small sends; see docs/kernel.md.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a hostile peer stays on one link at most.
