@@ -10,7 +10,8 @@ use crate::meeting::{Meeting, judge};
 use crate::records;
 use crate::talk::{MIXED, Talk};
 
-/// Rounds after which a child ends in peace, if nothing has killed it.
+/// Rounds after which both ends say that it is over. Who is to die at what happens more than once
+/// goes on until it did: how often one sleeps in so many rounds is the scheduler's to say.
 const ROUNDS: u64 = 13;
 
 /// Kills this process, as `kill -9` does.
@@ -75,9 +76,11 @@ pub fn every_step() {
                         let name = format!("{point:?}");
                         let case = format!("{name} {nth}, side {side}, {engine:?}, {survivor:?}");
                         kit::watch(&case, 60);
-                        let talk = Talk::new(1 - side, MIXED, ROUNDS);
+                        let ends = matches!(point, Point::Finished | Point::Ending);
+                        let rounds = if ends { ROUNDS } else { u64::MAX };
+                        let talk = Talk::new(1 - side, MIXED, rounds);
                         let address = kit::address("crash", links);
-                        let (rounds, nth) = (ROUNDS.to_string(), nth.to_string());
+                        let (rounds, nth) = (rounds.to_string(), nth.to_string());
                         let more = ["mixed", rounds.as_str(), name.as_str(), nth.as_str()];
                         let meeting = Meeting::new(&base, side, engine, &address, &talk, &more);
                         let (said, signal) = meeting.over(&base);
