@@ -16,6 +16,19 @@ test:
 conformance:
     cargo test --test conformance -- --nocapture
 
+# Two processes over shm:// for as long as it takes: ten thousand kills, five million sleeps, ten
+# minutes of scribbling over streams and over records each, a hundred million records. Optimized,
+# with debug assertions: maps lie between guard pages. `just shm-long kill` runs a part.
+shm-long *which:
+    CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true RINGLANE_KILLS=10000 RINGLANE_SLEEPS=5000000 \
+        RINGLANE_SCRIBBLE_SECONDS=600 RINGLANE_RECORDS=100000000 \
+        cargo test -p ringlane-shm --release --target-dir target/checked \
+        --features crash-points --test peers -- {{which}}
+
+# A process killed behind every step of the protocol of shm://.
+shm-crash:
+    cargo test -p ringlane-shm --features crash-points --test peers -- crash
+
 # Formatting and lints.
 lint:
     cargo fmt --all --check

@@ -420,6 +420,13 @@ impl EventBase {
         self.0.core.borrow().reactor.counters()
     }
 
+    /// What the transport of a scheme did so far, by name; `[]` if it counts nothing.
+    pub fn transport_counters(&self, scheme: &str) -> Vec<(&'static str, u64)> {
+        let core = self.0.core.borrow();
+        let of = core.transports.iter().find(|transport| transport.scheme() == scheme);
+        of.map(|transport| transport.counters()).unwrap_or_default()
+    }
+
     /// What lives in it.
     pub fn stats(&self) -> BaseStats {
         let core = self.0.core.borrow();

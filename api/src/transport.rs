@@ -218,6 +218,11 @@ pub trait Transport {
     fn arm(&mut self, _cx: &mut Cx<'_>, _idle: bool) -> Armed {
         Armed::Quiet
     }
+    /// What it has counted so far, by name; all of them only grow. For tests and for those who
+    /// look for a fault.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
     /// In a forked child, after the reactor has got a kernel side of its own.
     fn forked(&mut self, _cx: &mut Cx<'_>) {}
 }

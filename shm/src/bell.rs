@@ -14,6 +14,7 @@
 //! it: the pair. It says what would be news to the sleeper: bytes always are, room only if it had
 //! too little, so that a reader who keeps up does not wake a writer who has nothing to write.
 
+use crate::crash::{self, Point};
 use crate::map::Map;
 use crate::sync::{Ordering, Shared, fence};
 
@@ -52,6 +53,7 @@ impl Bell {
         self.map.u32_at(self.at).store(value, Ordering::Relaxed);
         // SYNC: bell. With the fence in `must_ring`.
         fence(Ordering::SeqCst);
+        crash::here(Point::Announced);
         value
     }
 
@@ -74,7 +76,11 @@ impl Bell {
         match (word.load(Ordering::Relaxed), news) {
             (0, _) | (ASLEEP, News::Room) => false,
             // A peer that writes other values there rings itself awake.
-            _ => word.swap(0, Ordering::Relaxed) != 0,
+            _ => {
+                let slept = word.swap(0, Ordering::Relaxed) != 0;
+                crash::here(Point::BellTaken);
+                slept
+            }
         }
     }
 

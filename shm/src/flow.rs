@@ -14,6 +14,7 @@ use ringlane_api::segment::{Lease, Segment};
 use ringlane_api::transport::{Cx, LinkEvent, LinkId};
 
 use crate::bell::News;
+use crate::crash::{self, Point};
 use crate::link::{Link, State, bit};
 use crate::ring;
 use crate::table::Shm;
@@ -65,6 +66,7 @@ impl Shm {
                     let Some(link) = self.get(id) else { return };
                     if n == 0 {
                         link.bits |= bit::BLOCKED;
+                        crash::here(Point::Blocked);
                         break;
                     }
                 }
@@ -212,6 +214,8 @@ impl Shm {
             byte.add(&[1]);
             self.inside(cx, |uds, cx| uds.send(cx, inner, &mut byte, &mut Vec::new()));
         }
+        self.counts.rings += 1;
+        crash::here(Point::Rung);
     }
 
     /// Looks at once where somebody has rung, so that callbacks run in this turn.
@@ -346,6 +350,7 @@ impl Shm {
             let op = cx.push(id, WAIT, op);
             self.get(id).expect("it was there above").wait = Some(op);
         }
+        crash::here(Point::Resting);
         false
     }
 }

@@ -25,7 +25,8 @@ use ringlane_api::limits;
 use ringlane_api::reactor::Side;
 use ringlane_api::transport::{Cx, LinkEvent, LinkId, Transport};
 
-use crate::layout::{HEADER_BYTES, Header};
+use crate::crash::{self, Point};
+use crate::layout::{Bad, HEADER_BYTES, Header};
 use crate::link::{Cold, Link, Open, State, Terms, bit};
 use crate::map::{Fork, Map};
 use crate::table::Shm;
@@ -51,7 +52,17 @@ enum Refusal {
     Header = 2,
     Memory = 3,
     Map = 4,
-    Face = 5,
+    Features = 5,
+    Face = 6,
+}
+
+impl From<Bad> for Refusal {
+    fn from(bad: Bad) -> Refusal {
+        match bad {
+            Bad::Features => Refusal::Features,
+            _ => Refusal::Header,
+        }
+    }
 }
 
 impl Refusal {
@@ -61,7 +72,8 @@ impl Refusal {
             2 => "it does not understand our segment: another version?",
             3 => "it does not take our memory: not sealed, or of another size",
             4 => "it has no room to map our memory",
-            5 => "one end carries records, the other bytes; say face=records on both, or on none",
+            5 => "it does not know a feature of our segment: an older version?",
+            6 => "one end carries records, the other bytes; say face=records on both, or on none",
             _ => "it refused",
         }
     }
@@ -80,6 +92,7 @@ impl Shm {
 
     /// The socket is connected: makes the segment and offers it.
     pub(crate) fn offer(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        crash::here(Point::Connected);
         if !self.may_share(cx, id, false) {
             let error = io::Error::new(
                 io::ErrorKind::PermissionDenied,
@@ -99,6 +112,7 @@ impl Shm {
                 return self.break_off(cx, id, Side::Both, error);
             }
         };
+        crash::here(Point::SegmentMade);
         let mut hello = Evbuffer::new();
         hello.add(&header.encode());
         let (waits, face) = (u8::from(cx.waits_on_words()), u8::from(records));
@@ -123,6 +137,7 @@ impl Shm {
             return self.inside(cx, |uds, cx| uds.abort(cx, inner));
         };
         let id = self.insert(State::Greeting, Some(Cold::new(target, Some(listener))));
+        crash::here(Point::Accepted);
         self.bind(id, inner);
         cx.timer(id, HANDOVER);
         self.inside(cx, |uds, cx| uds.grant(cx, inner, u64::MAX));
@@ -160,6 +175,7 @@ impl Shm {
             return;
         }
         let (got, fds) = (std::mem::take(&mut cold.got), std::mem::take(&mut cold.fds));
+        crash::here(if state == State::Greeting { Point::HelloRead } else { Point::WelcomeRead });
         match (state, <[u8; HELLO_BYTES]>::try_from(&got[..])) {
             (State::Greeting, Ok(hello)) => match self.examine(cx, id, &hello, fds) {
                 Ok((header, map)) => {
@@ -186,7 +202,7 @@ impl Shm {
             return Err(Refusal::User);
         }
         let told = hello.first_chunk().expect("a header is its beginning");
-        let header = Header::decode(told).map_err(|_| Refusal::Header)?;
+        let header = Header::decode(told)?;
         let cold = self.get(id).and_then(|link| link.cold.as_ref());
         let records = cold.is_some_and(|cold| cold.target.records);
         if hello[HEADER_BYTES + 1] != u8::from(records) {
@@ -206,6 +222,7 @@ impl Shm {
         if &copy != told || header.nonce != memory.id {
             return Err(Refusal::Header);
         }
+        crash::here(Point::Mapped);
         Ok((header, map))
     }
 
@@ -279,6 +296,7 @@ impl Shm {
             false => {}
         }
         cx.no_timer(id);
+        crash::here(Point::Opened);
         self.watch_over(cx);
         self.heat(id);
     }

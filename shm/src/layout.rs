@@ -55,10 +55,16 @@ pub struct Header {
     pub cap: u32,
     /// The memory file's id, told on the socket and in the segment: one cannot stand for another.
     pub nonce: u64,
+    /// What the segment has beside two rings; see [`FEATURES`].
+    pub features: u32,
 }
 
 /// Bytes of a header, in the segment and on the socket.
-pub const HEADER_BYTES: usize = 32;
+pub const HEADER_BYTES: usize = 40;
+
+/// Features of segments that this build knows; none so far. Whoever does not know one that a
+/// segment has refuses it, so that a bit may change what anything behind it means.
+pub const FEATURES: u32 = 0;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"rnglane\x01");
 const VERSION: u32 = 1;
@@ -74,12 +80,14 @@ pub enum Bad {
     Ring,
     /// The size is not what the header says.
     Size,
+    /// It has features that this build does not know.
+    Features,
 }
 
 impl Header {
     /// A header for rings of `cap` bytes each.
     pub fn new(cap: u32, nonce: u64) -> Header {
-        Header { cap, nonce }
+        Header { cap, nonce, features: FEATURES }
     }
 
     /// As bytes, little end first.
@@ -89,7 +97,9 @@ impl Header {
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.cap.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.nonce.to_le_bytes());
-        bytes[24..].copy_from_slice(&self.segment_bytes().to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.segment_bytes().to_le_bytes());
+        // Four bytes more are zero.
+        bytes[32..36].copy_from_slice(&self.features.to_le_bytes());
         bytes
     }
 
@@ -107,7 +117,10 @@ impl Header {
         if u32_at(8) != VERSION {
             return Err(Bad::Version);
         }
-        let header = Header { cap: u32_at(12), nonce: u64_at(16) };
+        let header = Header { cap: u32_at(12), nonce: u64_at(16), features: u32_at(32) };
+        if header.features & !FEATURES != 0 || u32_at(36) != 0 {
+            return Err(Bad::Features);
+        }
         if !is_ring_size(header.cap) {
             return Err(Bad::Ring);
         }
@@ -168,7 +181,14 @@ mod tests {
     fn a_header_that_says_something_else_is_refused() {
         let good = Header::new(RING_BYTES, 42);
         assert_eq!(Header::decode(&good.encode()), Ok(good));
-        for (at, bad) in [(0, Bad::Magic), (8, Bad::Version), (12, Bad::Ring), (24, Bad::Size)] {
+        for (at, bad) in [
+            (0, Bad::Magic),
+            (8, Bad::Version),
+            (12, Bad::Ring),
+            (24, Bad::Size),
+            (32, Bad::Features),
+            (39, Bad::Features),
+        ] {
             let mut bytes = good.encode();
             bytes[at] ^= 1;
             assert_eq!(Header::decode(&bytes), Err(bad));

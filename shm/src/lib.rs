@@ -10,7 +10,8 @@
 //!   record.rs     records in a ring                      bell.rs    who sleeps, whom to ring
 //!   ring.rs       a single-producer single-consumer ring of bytes
 //!   layout.rs     what lies where, what is believed of it
-//!   map.rs        mapped memory a peer may write: atomics and checked copies (the unsafe room)
+//!   map.rs, map/  mapped memory a peer may write: atomics and checked copies (the unsafe room)
+//!   crash.rs      where tests kill a process
 //!   sync.rs       atomics: the processor's, or loom's in a model
 //! ```
 //!
@@ -24,6 +25,11 @@
 #![deny(unsafe_code)]
 
 pub mod bell;
+#[cfg(feature = "crash-points")]
+pub mod crash;
+#[cfg(not(feature = "crash-points"))]
+#[allow(dead_code, reason = "the list of points is for tests that arm one")]
+mod crash;
 pub mod layout;
 pub mod record;
 pub mod ring;

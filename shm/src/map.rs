@@ -6,22 +6,33 @@
 //! sealed against shrinking, so no access meets SIGBUS.
 //!
 //! A map is not there in a forked child (`MADV_DONTFORK`: two producers would tear the ring);
-//! [`Fork`] tells a child that it is one.
+//! [`Fork`] tells a child that it is one. In builds with debug assertions, pages on both sides of
+//! a map catch who runs over.
+
+#[cfg(debug_assertions)]
+mod guarded;
+#[cfg(not(debug_assertions))]
+mod plain;
 
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU8;
 
-use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
+use memmap2::MmapMut;
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
+#[cfg(debug_assertions)]
+use guarded::Place;
+#[cfg(not(debug_assertions))]
+use plain::Place;
+
 /// All of a memory file, shared.
 pub struct Map {
-    raw: ManuallyDrop<MmapRaw>,
+    raw: ManuallyDrop<Place>,
     file: u64,
     fork: Rc<Fork>,
 }
@@ -35,8 +46,7 @@ impl Map {
         file: u64,
         fork: &Rc<Fork>,
     ) -> io::Result<Rc<Map>> {
-        let raw = MmapOptions::new().len(bytes).map_raw(fd.as_raw_fd())?;
-        raw.advise(Advice::DontFork)?;
+        let raw = Place::new(fd, bytes)?;
         Ok(Rc::new(Map { raw: ManuallyDrop::new(raw), file, fork: Rc::clone(fork) }))
     }
 

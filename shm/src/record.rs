@@ -19,6 +19,7 @@ use std::borrow::BorrowMut;
 use std::fmt;
 use std::ops::DerefMut;
 
+use crate::crash::{self, Point};
 use crate::map::Map;
 use crate::ring::{Consumer, Producer, STAGE_BYTES, Scribbled};
 use crate::sync::{Ordering, Shared};
@@ -135,7 +136,9 @@ impl Producer {
         stage.extend_from_slice(&RecordHeader { len, kind, channel }.encode());
         stage.extend_from_slice(payload);
         stage.resize(at + whole as usize, 0);
+        crash::here(Point::Filled);
         self.keep(pad, whole);
+        crash::here(Point::Committed);
         Ok(())
     }
 
@@ -157,6 +160,7 @@ impl Producer {
             let filler = RecordHeader { len: pad - RECORD_HEADER_BYTES, kind: PAD, channel: 0 };
             self.write_at(0, &filler.encode());
         }
+        crash::here(Point::Reserved);
         Ok((pad, whole))
     }
 
@@ -226,6 +230,7 @@ impl<P: DerefMut<Target = Producer>> Reservation<P> {
         let inside = at.checked_add(bytes.len()).is_some_and(|end| end <= self.len());
         assert!(inside, "a payload is written inside its reservation");
         self.put(RECORD_HEADER_BYTES as usize + at, bytes);
+        crash::here(Point::Filled);
     }
 
     #[inline]
@@ -247,6 +252,7 @@ impl<P: DerefMut<Target = Producer>> Reservation<P> {
             Some(_) => self.producer.keep(self.pad, self.whole),
             None => self.producer.advance(self.pad + self.whole, 1),
         }
+        crash::here(Point::Committed);
     }
 }
 
@@ -357,6 +363,7 @@ impl<C: BorrowMut<Consumer>> Records<C> {
             let at = at + RECORD_HEADER_BYTES as usize;
             let payload = RingSlice { map, at, len: header.len as usize };
             let (seq, end) = (ring.seq(), ring.position());
+            crash::here(Point::Borrowed);
             return Ok(Some(Borrowed { header, payload, seq, end }));
         }
     }

@@ -13,6 +13,7 @@
 //! between the two is at most the ring's size, or the peer has scribbled ([`Scribbled`]) and the
 //! link ends. So a hostile peer can make bytes arbitrary, and nothing else.
 
+use crate::crash::{self, Point};
 use crate::layout::Lane;
 use crate::map::{Map, processor};
 use crate::sync::{Ordering, Shared};
@@ -129,10 +130,14 @@ impl Producer {
 
     /// Goes on where somebody else's producer stopped, whose word was `word`: a ring that was
     /// handed over.
-    pub fn resume(map: Shared<Map>, lane: Lane, word: Published) -> Producer {
-        let head = map.u64_at(lane.head).load(Ordering::Acquire);
-        let (next, head) = (word.pos, Published::of(head).pos);
-        Producer { map, lane, word, next, head, far: false, stage: Vec::new(), staged: 0 }
+    pub fn resume(map: Shared<Map>, lane: Lane, word: Published) -> Result<Producer, Scribbled> {
+        // SYNC: ring.head. With the store in `Consumer::release`.
+        let head = Published::of(map.u64_at(lane.head).load(Ordering::Acquire)).pos;
+        let next = word.pos & POSITION;
+        if distance(head, next) > lane.cap {
+            return Err(Scribbled);
+        }
+        Ok(Producer { word, next, head, ..Producer::new(map, lane) })
     }
 
     /// Bytes that fit now. Looks at the consumer's counter only when the last look does not do for
@@ -164,6 +169,7 @@ impl Producer {
         let n = bytes.len().min(self.room(wanted)? as usize);
         self.unstage();
         self.write_at(0, &bytes[..n]);
+        crash::here(Point::Written);
         self.next = forward(self.next, n as u32);
         Ok(n)
     }
@@ -279,6 +285,7 @@ impl Producer {
         self.word.pos = self.next;
         // SYNC: ring.word. With the load in `Consumer::available`.
         self.map.u64_at(self.lane.word).store(self.word.word(), Ordering::Release);
+        crash::here(Point::Published);
         true
     }
 
@@ -296,6 +303,7 @@ impl Producer {
         );
         match swapped {
             Ok(_) => {
+                crash::here(Point::Published);
                 self.word = after;
                 Ok(())
             }
@@ -308,6 +316,7 @@ impl Producer {
         debug_assert!(!self.is_dirty(), "everything is published first");
         // SYNC: ring.state. With the load in `Consumer::state`.
         self.map.u32_at(self.lane.state).store(FIN, Ordering::Release);
+        crash::here(Point::Finished);
     }
 }
 
@@ -354,6 +363,9 @@ impl Consumer {
             return Err(Scribbled);
         }
         self.seen = seen;
+        if available > left {
+            crash::here(Point::WordLoaded);
+        }
         Ok(available)
     }
 
@@ -362,6 +374,7 @@ impl Consumer {
     pub fn read(&mut self, into: &mut [u8]) -> usize {
         let n = into.len().min(distance(self.next, self.seen.pos) as usize);
         self.peek(0, &mut into[..n]);
+        crash::here(Point::Copied);
         self.next = forward(self.next, n as u32);
         n
     }
@@ -434,6 +447,7 @@ impl Consumer {
         let head = Published { seq: self.seq, frozen: false, pos };
         // SYNC: ring.head. With the load in `Producer::room`.
         self.map.u64_at(self.lane.head).store(head.word(), Ordering::Release);
+        crash::here(Point::Released);
         true
     }
 

@@ -7,11 +7,23 @@ use std::time::Duration;
 use ringlane_api::reactor::{Side, forked};
 use ringlane_api::transport::{Cx, InnerEvents, LinkEvent, LinkId, Transport};
 
+use crate::crash::{self, Point};
 use crate::link::{Cold, Link, State, bit};
 use crate::map::Fork;
 use crate::port::Used;
 use crate::spin::Patience;
 use crate::transport::SWEEPER;
+
+/// What the transport has counted.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    /// Links that slept and were rung.
+    pub sleeps: u64,
+    /// Peers that slept and were rung by us.
+    pub rings: u64,
+    /// Links that the sweep found asleep over something to do: wakes that were lost.
+    pub rescues: u64,
+}
 
 /// The transport.
 pub(crate) struct Shm {
@@ -35,8 +47,7 @@ pub(crate) struct Shm {
     pub(crate) sweeping: bool,
     /// Links that were opened and are not closed.
     pub(crate) opens: usize,
-    /// Links that the sweep found asleep over something to do: wakes that were lost.
-    pub(crate) rescues: u64,
+    pub(crate) counts: Counts,
 }
 
 impl Shm {
@@ -147,10 +158,14 @@ impl Shm {
             }
             (State::Open, LinkEvent::Received(segment)) => {
                 cx.release(segment);
-                self.wake(id);
+                self.rung(id);
                 self.peek(cx, id);
             }
-            (State::Open, LinkEvent::Sent(_)) => link.bits &= !bit::SPEAKING,
+            (State::Dialing, LinkEvent::Sent(_)) => crash::here(Point::HelloSent),
+            (State::Open, LinkEvent::Sent(_)) => {
+                link.bits &= !bit::SPEAKING;
+                crash::here(Point::WelcomeSent);
+            }
             (State::Open, LinkEvent::Eof | LinkEvent::Failed(..)) => {
                 link.bits |= bit::GONE;
                 self.wake(id);
@@ -168,9 +183,20 @@ impl Shm {
         if let Some(link) = self.get(id)
             && link.bits & bit::HOT == 0
         {
-            link.bits |= bit::HOT;
+            // Asleep no more, it is no suspect either.
+            link.bits = (link.bits | bit::HOT) & !bit::SUSPECT;
             self.hot.push(id);
         }
+    }
+
+    /// The peer has rung.
+    pub(crate) fn rung(&mut self, id: LinkId) {
+        if let Some(link) = self.get(id) {
+            let slept = link.state == State::Open && link.bits & bit::HOT == 0;
+            self.counts.sleeps += u64::from(slept);
+        }
+        self.wake(id);
+        crash::here(Point::Woken);
     }
 
     /// The peer has rung, or the socket has told something.

@@ -23,11 +23,12 @@ use ringlane_api::transport::{
 };
 
 use crate::address::target;
+use crate::crash::{self, Point};
 use crate::flow::has_work;
 use crate::link::{Cold, State, bit};
 use crate::port::Port;
 use crate::spin::Patience;
-use crate::table::Shm;
+use crate::table::{Counts, Shm};
 
 /// The kind of a wait on an announce word.
 pub(crate) const WAIT: u8 = 1;
@@ -62,7 +63,7 @@ pub fn transport() -> Box<dyn Transport> {
         fork: None,
         sweeping: false,
         opens: 0,
-        rescues: 0,
+        counts: Counts::default(),
     })
 }
 
@@ -74,8 +75,8 @@ impl Shm {
         }
     }
 
-    /// The safety net: a link that was asleep over something to do at two sweeps in a row had its
-    /// wake lost.
+    /// The safety net: a link that was asleep over something to do at two sweeps in a row, and
+    /// all the time between them, had its wake lost.
     fn sweep(&mut self, cx: &mut Cx<'_>) {
         self.sweeping = false;
         for slot in 0..self.links.len() as u32 {
@@ -89,8 +90,11 @@ impl Shm {
             let twice = missed && link.bits & bit::SUSPECT != 0;
             link.bits = if missed { link.bits | bit::SUSPECT } else { link.bits & !bit::SUSPECT };
             if twice {
-                self.rescues += 1;
-                log::warn!("shm: {} links so far were not rung; a wake is lost", self.rescues);
+                self.counts.rescues += 1;
+                log::warn!(
+                    "shm: {} links so far were not rung; a wake is lost",
+                    self.counts.rescues
+                );
                 self.wake(id);
             }
         }
@@ -239,6 +243,7 @@ impl Transport for Shm {
         }
         // What was taken is the peer's, and so is the news that no more comes.
         self.publish(cx, id);
+        crash::here(Point::Ending);
         let Some(link) = self.get(id) else { return };
         let listens = link.state == State::Listening;
         let speaks = link.bits & (bit::SPEAKING | bit::GONE) == bit::SPEAKING;
@@ -271,7 +276,7 @@ impl Transport for Shm {
         if link.state == State::Closing {
             return self.try_close(cx, id);
         }
-        self.wake(id);
+        self.rung(id);
         self.peek(cx, id);
     }
 
@@ -297,6 +302,11 @@ impl Transport for Shm {
         self.check_fork(cx);
         self.news(cx);
         self.serve_hot(cx, idle)
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let Counts { sleeps, rings, rescues } = self.counts;
+        vec![("sleeps", sleeps), ("rings", rings), ("rescues", rescues)]
     }
 
     fn forked(&mut self, cx: &mut Cx<'_>) {

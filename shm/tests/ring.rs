@@ -14,7 +14,7 @@ use ringlane_shm::map::{Fork, Map};
 use ringlane_shm::record::{MORE, Records, Refused};
 use ringlane_shm::ring::{Consumer, Producer, Published, Scribbled, State};
 
-const HEADER: Header = Header { cap: RING_BYTES_MIN, nonce: 1 };
+const HEADER: Header = Header { cap: RING_BYTES_MIN, nonce: 1, features: 0 };
 
 /// A segment of two small rings.
 fn memory() -> OwnedFd {
@@ -204,12 +204,25 @@ fn a_ring_is_handed_over_and_the_old_producer_publishes_nothing_more() {
     let refused = old.publish_unless_frozen(before).unwrap_err();
     assert_eq!(refused.0, Published { frozen: true, ..frozen });
     // Another producer goes on behind what was published.
-    let mut new = Producer::resume(ours, HEADER.lane(0), frozen);
+    let mut new = Producer::resume(ours, HEADER.lane(0), frozen).unwrap();
     new.push(1, 0, b"second").unwrap();
     new.publish();
     let mut came = Vec::new();
     records.drain(&mut Vec::new(), |_, bytes| came.push(bytes.to_vec())).unwrap();
     assert_eq!(came, [b"first".to_vec(), b"second".to_vec()]);
+}
+
+#[test]
+fn a_ring_whose_consumer_has_scribbled_is_not_taken_over() {
+    let (ours, theirs) = two_maps();
+    let mut old = Producer::new(Rc::clone(&ours), HEADER.lane(0));
+    old.push(1, 0, b"first").unwrap();
+    old.publish();
+    for head in [1 << 30, old.published().word() + 8, RING_BYTES_MIN.into()] {
+        theirs.u64_at(HEADER.lane(0).head).store(head, Ordering::Release);
+        let taken = Producer::resume(Rc::clone(&ours), HEADER.lane(0), old.published());
+        assert_eq!(taken.err(), Some(Scribbled), "{head:#x}");
+    }
 }
 
 /// One step of an innocent side beside a scribbler; `Err` is what it may come to.
@@ -359,12 +372,12 @@ fn bytes_written_past_the_caches_are_the_same_at_every_alignment() {
 }
 
 #[test]
-fn a_reservation_that_is_dropped_or_forgotten_leaves_nothing_behind() {
+fn a_reservation_that_is_dropped_leaves_nothing_behind() {
     let (mut tx, rx) = ring();
     let mut records = Records::new(rx);
     tx.push(1, 0, b"first").unwrap();
     drop(tx.reserve(100).unwrap());
-    std::mem::forget(tx.reserve(50).unwrap());
+    drop(tx.reserve(50).unwrap());
     tx.push(2, 0, b"second").unwrap();
     // Too large to be gathered with others, and dropped too.
     drop(tx.reserve(tx.record_bytes_max()).unwrap());

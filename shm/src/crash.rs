@@ -1,0 +1,153 @@
+//! Every step of the protocol behind which a process may die.
+//!
+//! With the feature `crash-points` a test arms one of them on its thread; the code that comes by
+//! calls what was armed, which kills the process. Without it `here` is nothing. The points are
+//! named in this list and nowhere else, and a test demands that each is reached.
+//!
+//! ```text
+//!   connector   Connected  SegmentMade  HelloSent  WelcomeRead  Opened
+//!   acceptor    Accepted   HelloRead    Mapped     WelcomeSent  Opened
+//!   producer    Written  Published  Finished      Reserved  Filled  Committed
+//!   consumer    WordLoaded  Copied  Released      Borrowed
+//!   both        BellTaken  Rung  Announced  Resting  Woken  Blocked  Ending
+//! ```
+
+/// A step that was just made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Point {
+    /// The connector's socket is connected.
+    Connected,
+    /// Its segment is made and mapped; nobody knows.
+    SegmentMade,
+    /// Its HELLO and the segment have left.
+    HelloSent,
+    /// The acceptor's answer was read; it is not acted upon yet.
+    WelcomeRead,
+    /// A connection was accepted.
+    Accepted,
+    /// A HELLO was read; nothing of it is checked.
+    HelloRead,
+    /// The connector's segment is checked and mapped.
+    Mapped,
+    /// The acceptor's answer has left, or a byte that rings the peer.
+    WelcomeSent,
+    /// The rings are open on this side.
+    Opened,
+    /// Bytes are in the ring and not published.
+    Written,
+    /// The publish word is stored; nobody is rung.
+    Published,
+    /// The end is said; nobody is rung.
+    Finished,
+    /// A record's place is reserved.
+    Reserved,
+    /// A record's payload is written in part or whole; it has no header.
+    Filled,
+    /// A record is whole and not published.
+    Committed,
+    /// The peer's publish word was loaded; nothing behind it was read.
+    WordLoaded,
+    /// Bytes were copied out and not given back.
+    Copied,
+    /// Room was given back; nobody is rung.
+    Released,
+    /// A record was borrowed.
+    Borrowed,
+    /// The peer's announcement was taken; it is not rung.
+    BellTaken,
+    /// The peer was rung, or the byte that does it is on its way.
+    Rung,
+    /// Sleep is announced; the second look is not taken.
+    Announced,
+    /// The second look found nothing; the loop is going to sleep.
+    Resting,
+    /// The peer has rung.
+    Woken,
+    /// The ring was full: this side waits for room.
+    Blocked,
+    /// The link is aborted: everything is said, the socket is open.
+    Ending,
+}
+
+impl Point {
+    /// All of them.
+    pub const ALL: [Point; 26] = [
+        Point::Connected,
+        Point::SegmentMade,
+        Point::HelloSent,
+        Point::WelcomeRead,
+        Point::Accepted,
+        Point::HelloRead,
+        Point::Mapped,
+        Point::WelcomeSent,
+        Point::Opened,
+        Point::Written,
+        Point::Published,
+        Point::Finished,
+        Point::Reserved,
+        Point::Filled,
+        Point::Committed,
+        Point::WordLoaded,
+        Point::Copied,
+        Point::Released,
+        Point::Borrowed,
+        Point::BellTaken,
+        Point::Rung,
+        Point::Announced,
+        Point::Resting,
+        Point::Woken,
+        Point::Blocked,
+        Point::Ending,
+    ];
+}
+
+const _: () = assert!(Point::ALL[Point::ALL.len() - 1] as usize + 1 == Point::ALL.len(), "all");
+
+#[cfg(feature = "crash-points")]
+pub use armed::arm;
+#[cfg(feature = "crash-points")]
+use armed::pass;
+#[cfg(not(feature = "crash-points"))]
+use harmless::pass;
+
+/// Says that a step was made.
+#[inline(always)]
+pub(crate) fn here(point: Point) {
+    pass(point);
+}
+
+#[cfg(feature = "crash-points")]
+mod armed {
+    use std::cell::Cell;
+
+    use super::Point;
+
+    /// Where, how often before, and what then.
+    type Armed = (Point, u32, fn());
+
+    thread_local! {
+        static ARMED: Cell<Option<Armed>> = const { Cell::new(None) };
+    }
+
+    /// Calls `then` when this thread has come by `point` for the `nth` time, from 1.
+    pub fn arm(point: Point, nth: u32, then: fn()) {
+        ARMED.set(Some((point, nth, then)));
+    }
+
+    pub(super) fn pass(point: Point) {
+        match ARMED.get() {
+            Some((armed, 1, then)) if armed == point => {
+                ARMED.set(None);
+                then();
+            }
+            Some((armed, left, then)) if armed == point => ARMED.set(Some((armed, left - 1, then))),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(not(feature = "crash-points"))]
+mod harmless {
+    #[inline(always)]
+    pub(super) fn pass(_: super::Point) {}
+}
