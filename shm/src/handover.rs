@@ -129,6 +129,7 @@ impl Shm {
     fn seat(&mut self, cx: &mut Cx<'_>, listener: LinkId, guest: LinkId) {
         let Some(cold) = self.get(listener).and_then(|link| link.cold.as_mut()) else { return };
         let mut guests = std::mem::take(&mut cold.guests);
+        cold.present += 1;
         guests.push_back(guest);
         if guests.len() > GUESTS_MAX {
             guests.retain(|id| self.get(*id).is_some_and(|link| link.is_guest()));
@@ -262,8 +263,11 @@ impl Shm {
         let Some(link) = self.get(id) else { return };
         link.state = State::Open;
         link.bits |= bit::COUNTED;
-        link.cold = None;
+        let listener = link.cold.take().and_then(|cold| cold.listener);
         self.opens += 1;
+        if let Some(listener) = listener {
+            self.guest_left(cx, listener);
+        }
         cx.no_timer(id);
         self.watch_over(cx);
         self.heat(id);

@@ -88,6 +88,8 @@ pub(crate) struct Cold {
     pub offered: Option<(Header, Rc<Map>)>,
     /// A listener's connections that came last, those amid their hand-over among them.
     pub guests: VecDeque<LinkId>,
+    /// A listener's connections that are not open and not gone. It closes after them.
+    pub present: usize,
 }
 
 impl Cold {
@@ -99,6 +101,7 @@ impl Cold {
             fds: Vec::new(),
             offered: None,
             guests: VecDeque::new(),
+            present: 0,
         })
     }
 }

@@ -194,10 +194,13 @@ impl Shm {
         if link.state != State::Closing || link.wait.is_some() || link.inner.is_some() {
             return;
         }
+        if link.cold.as_ref().is_some_and(|cold| cold.present > 0) {
+            return;
+        }
         let counted = link.bits & bit::COUNTED != 0;
         link.state = State::Free;
         link.open = None;
-        link.cold = None;
+        let cold = link.cold.take();
         link.lease = None;
         self.free.push(id.slot);
         if counted {
@@ -207,6 +210,17 @@ impl Shm {
             cx.no_timer(SWEEPER);
         }
         cx.emit(id, LinkEvent::Closed);
+        if let Some(listener) = cold.and_then(|cold| cold.listener) {
+            self.guest_left(cx, listener);
+        }
+    }
+
+    /// A listener's guest has become a link, or is gone; the last one lets the listener close.
+    pub(crate) fn guest_left(&mut self, cx: &mut Cx<'_>, listener: LinkId) {
+        if let Some(cold) = self.get(listener).and_then(|link| link.cold.as_mut()) {
+            cold.present -= 1;
+            self.try_close(cx, listener);
+        }
     }
 
     /// What tells maps of this process from those of its parent.

@@ -36,6 +36,8 @@ pub(super) enum Where {
     Tcp,
     Path,
     Name,
+    /// Through shared memory.
+    Shm,
     /// Nobody listens there.
     Nobody,
     /// By a host name whose first address refuses.
@@ -85,9 +87,10 @@ impl Plan {
             _ => Ending::AbortEarly(rng.below(12) as u32),
         };
         let to = match rng.below(16) {
-            0..=6 => Where::Tcp,
-            7..=10 => Where::Path,
-            11 | 12 => Where::Name,
+            0..=3 => Where::Tcp,
+            4..=6 => Where::Path,
+            7 | 8 => Where::Name,
+            9..=12 => Where::Shm,
             13 => Where::Nobody,
             _ => Where::Host,
         };
