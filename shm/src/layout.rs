@@ -116,8 +116,8 @@ impl Header {
     }
 
     /// Bytes of the whole segment.
-    pub fn segment_bytes(&self) -> u64 {
-        RINGS as u64 + 2 * u64::from(self.cap)
+    pub const fn segment_bytes(&self) -> u64 {
+        RINGS as u64 + 2 * self.cap as u64
     }
 
     /// Where a direction lies: 0 from the connector to the acceptor, 1 back.

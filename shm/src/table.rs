@@ -22,6 +22,8 @@ pub(crate) struct Shm {
     /// Made with the first segment.
     pub(crate) fork: Option<Rc<Fork>>,
     pub(crate) sweeping: bool,
+    /// Where the sweep goes on.
+    pub(crate) swept: usize,
     /// Links that were opened and are not closed.
     pub(crate) opens: usize,
     /// Links that the sweep found asleep over something to do: wakes that were lost.
@@ -36,6 +38,7 @@ impl Shm {
             bits: 0,
             inner: None,
             wait: None,
+            death: None,
             window: 0,
             unsaid: 0,
             lease: None,
@@ -119,10 +122,16 @@ impl Shm {
                 self.break_off(cx, id, Side::Both, error);
             }
             (State::Dialing | State::Greeting, LinkEvent::Received(segment)) => {
-                self.greeted(cx, id, segment.bytes(), Vec::new());
-                cx.release(segment);
+                let told = self.greeted(cx, id, segment.bytes(), Vec::new());
+                self.behind(cx, id, segment, told);
             }
-            (State::Greeting, LinkEvent::Descriptors(fds)) => self.greeted(cx, id, &[], fds),
+            (State::Dialing | State::Greeting, LinkEvent::Sent(n)) => {
+                link.unsaid = link.unsaid.saturating_sub(n);
+            }
+            (State::Greeting, LinkEvent::Descriptors(fds)) => {
+                self.greeted(cx, id, &[], fds);
+            }
+            (State::Plain, event) => self.plain_event(cx, id, event),
             (State::Dialing, LinkEvent::Eof) => {
                 let error = io::ErrorKind::ConnectionReset.into();
                 self.break_off(cx, id, Side::Both, error);
@@ -139,10 +148,7 @@ impl Shm {
                 self.wake(id);
             }
             (State::Open, LinkEvent::Sent(_)) => link.bits &= !bit::SPEAKING,
-            (State::Open, LinkEvent::Eof | LinkEvent::Failed(..)) => {
-                link.bits |= bit::GONE;
-                self.wake(id);
-            }
+            (State::Open, LinkEvent::Eof | LinkEvent::Failed(..)) => self.gone(id),
             // Aborted while an answer was on its way: the peer needs it to find what we published.
             (State::Closing, LinkEvent::Sent(_) | LinkEvent::Eof | LinkEvent::Failed(..)) => {
                 self.inside(cx, |uds, cx| uds.abort(cx, inner));
@@ -179,9 +185,9 @@ impl Shm {
         } else {
             link.bits |= bit::WRITE_OVER;
         }
-        let (wait, inner) = (link.wait, link.inner);
+        let (ops, inner) = (link.ops(), link.inner);
         if side == Side::Both {
-            wait.into_iter().for_each(|op| cx.cancel(op));
+            ops.for_each(|op| cx.cancel(op));
             if let Some(inner) = inner {
                 self.inside(cx, |uds, cx| uds.abort(cx, inner));
             }
@@ -191,7 +197,8 @@ impl Shm {
 
     pub(crate) fn try_close(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let Some(link) = self.get(id) else { return };
-        if link.state != State::Closing || link.wait.is_some() || link.inner.is_some() {
+        let waits = link.wait.is_some() || link.death.is_some() || link.inner.is_some();
+        if link.state != State::Closing || waits {
             return;
         }
         if link.cold.as_ref().is_some_and(|cold| cold.present > 0) {
@@ -231,7 +238,8 @@ impl Shm {
         }
     }
 
-    /// Drops the rings of all links if this is a forked child: they are not mapped here.
+    /// Drops the rings of all links if this is a forked child: they are not mapped here, and what
+    /// is amid its hand-over is the parent's.
     pub(crate) fn check_fork(&mut self, cx: &mut Cx<'_>) {
         if !self.fork.as_ref().is_some_and(|fork| fork.happened()) {
             return;
@@ -240,8 +248,15 @@ impl Shm {
         for slot in 0..self.links.len() as u32 {
             let link = &mut self.links[slot as usize];
             let id = LinkId { slot, generation: link.generation };
-            if link.open.is_some() && link.state == State::Open {
-                self.break_off(cx, id, Side::Both, forked());
+            let offered = link.cold.as_ref().is_some_and(|cold| cold.offered.is_some());
+            if let (State::Listening, Some(cold)) = (link.state, &mut link.cold) {
+                cold.inherited = true;
+            }
+            match link.state {
+                State::Open => self.break_off(cx, id, Side::Both, forked()),
+                State::Dialing if offered => self.break_off(cx, id, Side::Both, forked()),
+                State::Greeting => self.abort(cx, id),
+                _ => {}
             }
         }
     }
