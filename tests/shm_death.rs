@@ -1,7 +1,8 @@
 //! A peer of `shm://` that forks and dies: its child keeps the socket open, so that its end is no
 //! notice; the survivor hears of it all the same, after everything that was published.
 //!
-//! The peer is this program again, with arguments. And a process that forks while it connects.
+//! The peer is this program again, with arguments. Beside it: a process that forks while it
+//! connects, and one that listens and leaves the rest to its child.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -24,7 +25,7 @@ const GREETING: &[u8] = b"alive";
 const LAST_WORDS: usize = 40_000;
 
 /// Seconds after which a process of this test that hangs is ended.
-const WATCHDOG_SECONDS: u32 = 60;
+const WATCHDOG_SECONDS: u32 = 300;
 
 /// What a survivor saw.
 #[derive(Default)]
@@ -39,6 +40,12 @@ fn peers_are_known() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map(|part| part.trim().parse().unwrap_or(0));
     (numbers.next(), numbers.next()) >= (Some(6), Some(5))
+}
+
+impl Seen {
+    fn ended(&self) -> bool {
+        self.error.is_some() || self.eof
+    }
 }
 
 fn base(engine: &str) -> EventBase {
@@ -67,12 +74,40 @@ fn peer(role: &str, engine: &str, at: &str) -> ExitCode {
             speak(&base.connect(at).expect("the address is valid"));
             None
         }
+        "inherits" => return inherit(&base, at),
         _ => Some(base.listen(at, move |conn| speak(&conn)).expect("nobody else listens there")),
     };
     say("ready");
     base.dispatch().expect("it turns");
     drop(listener);
     ExitCode::FAILURE
+}
+
+/// A process that listens, and leaves the rest to a child.
+fn inherit(base: &EventBase, at: &str) -> ExitCode {
+    let speak = |conn: Bufferevent| {
+        conn.output().add(GREETING);
+        conn.enable(READ);
+        conn.on_read(|c| {
+            c.input().take();
+            c.output().add(&[7; LAST_WORDS]);
+        });
+    };
+    let _listener = base.listen(at, speak).expect("nobody else listens there");
+    // SAFETY: this process has this thread only.
+    match unsafe { fork() }.expect("one more process") {
+        ForkResult::Child => {
+            alarm::set(WATCHDOG_SECONDS);
+            base.reinit().expect("a kernel side of its own");
+            base.dispatch().expect("it turns");
+            ExitCode::FAILURE
+        }
+        ForkResult::Parent { child } => {
+            say(&format!("child {child}"));
+            // SAFETY: it ends this process and runs nothing that would close what the child uses.
+            unsafe { nix::libc::_exit(0) }
+        }
+    }
 }
 
 fn say(what: &str) {
@@ -117,6 +152,15 @@ impl Peer {
         line.trim().to_string()
     }
 
+    /// Reads which child it has left.
+    fn left(&mut self) -> Result<Pid, String> {
+        let line = self.line();
+        let child = line.strip_prefix("child ").and_then(|pid| pid.parse().ok());
+        let orphan = Pid::from_raw(child.ok_or("the peer has left no child")?);
+        self.orphan = Some(orphan);
+        Ok(orphan)
+    }
+
     fn kill(&mut self) {
         self.process.kill().expect("it is ours");
         self.process.wait().expect("it was killed");
@@ -134,21 +178,54 @@ impl Drop for Peer {
     }
 }
 
+/// Notes what happens to a connection.
+fn note(conn: &Bufferevent, seen: &Rc<RefCell<Seen>>) {
+    let into = Rc::clone(seen);
+    conn.on_read(move |c| into.borrow_mut().bytes += c.input().take().len());
+    let into = Rc::clone(seen);
+    conn.on_event(move |_, event| match event {
+        BevEvent::Eof => into.borrow_mut().eof = true,
+        BevEvent::Error { error, .. } => into.borrow_mut().error = Some(error.to_string()),
+        _ => {}
+    });
+    conn.enable(READ);
+}
+
+fn turn(base: &EventBase, seen: &RefCell<Seen>, until: &dyn Fn(&Seen) -> bool) {
+    while !until(&seen.borrow()) {
+        base.once(Duration::from_millis(5), |_| {});
+        base.turn(Turn::Wait).expect("it turns");
+    }
+}
+
+/// The process that listened is gone, and its child serves: that is no death.
+fn outlive(ours: &str, theirs: &str) -> Result<(), String> {
+    let at = format!("shm://@ringlane-death-{}-heir-{ours}-{theirs}", std::process::id());
+    let mut peer = Peer::start("inherits", theirs, &at);
+    let heir = peer.left()?;
+    peer.process.wait().expect("it ends by itself");
+    let (base, seen) = (base(ours), Rc::default());
+    let conn = base.connect(&at).expect("the address is valid");
+    note(&conn, &seen);
+    turn(&base, &seen, &|seen| seen.bytes >= GREETING.len() || seen.ended());
+    conn.output().add(b"speak");
+    turn(&base, &seen, &|seen| seen.bytes >= GREETING.len() + LAST_WORDS || seen.ended());
+    if seen.borrow().ended() {
+        return Err(format!("{:?} while the child lives", seen.borrow().error));
+    }
+    kill(heir, Signal::SIGKILL).expect("it is ours");
+    turn(&base, &seen, &|seen| seen.ended());
+    conn.free();
+    Ok(())
+}
+
 fn survive(role: &str, ours: &str, theirs: &str) -> Result<(), String> {
     let at = format!("shm://@ringlane-death-{}-{role}-{ours}-{theirs}", std::process::id());
     let base = base(ours);
     let (seen, conn): (Rc<RefCell<Seen>>, Rc<RefCell<Option<Bufferevent>>>) = Default::default();
     let (notes, keep) = (Rc::clone(&seen), Rc::clone(&conn));
     let take = move |conn: Bufferevent| {
-        let into = Rc::clone(&notes);
-        conn.on_read(move |c| into.borrow_mut().bytes += c.input().take().len());
-        let into = Rc::clone(&notes);
-        conn.on_event(move |_, event| match event {
-            BevEvent::Eof => into.borrow_mut().eof = true,
-            BevEvent::Error { error, .. } => into.borrow_mut().error = Some(error.to_string()),
-            _ => {}
-        });
-        conn.enable(READ);
+        note(&conn, &notes);
         *keep.borrow_mut() = Some(conn);
     };
     let mut peer;
@@ -166,25 +243,16 @@ fn survive(role: &str, ours: &str, theirs: &str) -> Result<(), String> {
             None
         }
     };
-    let turn = |until: &dyn Fn(&Seen) -> bool| {
-        while !until(&seen.borrow()) {
-            base.once(Duration::from_millis(5), |_| {});
-            base.turn(Turn::Wait).expect("it turns");
-        }
-    };
-    turn(&|seen| seen.bytes == GREETING.len());
+    turn(&base, &seen, &|seen| seen.bytes == GREETING.len());
     let conn = conn.borrow().clone().expect("it has spoken");
     conn.output().add(b"leave a child");
     for _ in 0..3 {
         base.turn(Turn::NoWait).expect("it turns");
     }
     // From here to its death nobody reads what the peer publishes.
-    let line = peer.line();
-    let child = line.strip_prefix("child ").and_then(|pid| pid.parse().ok());
-    let orphan = Pid::from_raw(child.ok_or("the peer has left no child")?);
-    peer.orphan = Some(orphan);
+    let orphan = peer.left()?;
     peer.kill();
-    turn(&|seen| seen.error.is_some() || seen.eof);
+    turn(&base, &seen, &|seen| seen.ended());
     let alive = kill(orphan, None).is_ok();
     let seen = seen.borrow();
     conn.free();
@@ -269,6 +337,11 @@ fn main() -> ExitCode {
             println!("the peer {role}, engines {ours} and {theirs}: {result:?}");
             failed |= result.is_err();
         }
+    }
+    for (ours, theirs) in [("auto", "auto"), ("epoll", "epoll")] {
+        let result = outlive(ours, theirs);
+        println!("the listening process ends, engines {ours} and {theirs}: {result:?}");
+        failed |= result.is_err();
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
