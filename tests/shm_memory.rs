@@ -229,3 +229,20 @@ fn who_has_not_said_fallback_is_told_what_to_say() {
     listener.free();
     place.close([alone.0, neither.0, other.0]);
 }
+
+#[test]
+fn an_acceptor_that_goes_on_without_memory_unasked_is_refused() {
+    let place = Place::new(Faults::none());
+    let answer = |conn: Bufferevent| {
+        conn.on_read(|c| {
+            c.output().add(b"rnglane+\0\x01\x01\0\0\0\0\0hello");
+            c.free();
+        });
+        conn.enable(READ);
+    };
+    let listener = place.base.listen("unix:///sim/odd", answer).expect("nobody else listens there");
+    let odd = place.dial("shm:///sim/odd");
+    odd.1.says(&["without memory", "did not say fallback=unix"]);
+    listener.free();
+    place.close([odd.0]);
+}

@@ -366,6 +366,11 @@ impl Shm {
                 log::warn!("shm: a link goes on without shared memory");
                 self.go_plain(cx, id);
             }
+            _ if plain == 1 => {
+                let what = "it would go on without memory, and we did not say fallback=unix";
+                let error = io::Error::new(io::ErrorKind::InvalidData, what);
+                self.break_off(cx, id, Side::Both, error);
+            }
             Some(offer) => {
                 let waits = [cx.waits_on_words(), they_wait == 1];
                 let Some(link) = self.get(id) else { return };
