@@ -41,3 +41,7 @@ deny:
 # Known vulnerabilities. Needs cargo-deny and a copy of its database.
 advisories:
     cargo deny check advisories
+
+# What one shm:// link costs a process that has 4,000: a round trip, and memory. About a minute.
+many *arguments:
+    cargo bench -p ringlane-benches --bench many -- {{arguments}}

@@ -26,7 +26,7 @@ const SEEDS_MAX: u64 = 1_000;
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 fn transports() -> Vec<Box<dyn Transport>> {
-    vec![ringlane_tcp::transport(), ringlane_uds::transport()]
+    vec![ringlane_tcp::transport(), ringlane_uds::transport(), ringlane_shm::transport()]
 }
 
 /// Runs `work` on a thread with the mutant planted; `None` if it hangs.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use ringlane::prelude::*;
-use ringlane_kit::sim::{Faults, Setup, World};
+use ringlane_kit::sim::{Fault, Faults, Setup, World};
 
 /// Who connects and says nothing; more than a listener has seats.
 const SILENT: usize = 1300;
@@ -81,4 +81,30 @@ fn those_who_say_nothing_cost_a_bounded_number_of_sockets() {
     base.dispatch().expect("it turns");
     drop(base);
     assert_eq!((world.open_fds(), world.violations().len()), (0, 0));
+}
+
+/// A listener that is told closed has nobody left: the simulator's seeds 903 and 2404 once ended
+/// with a block that a half-made link was still about to be given.
+#[test]
+fn a_closed_listener_has_no_guests_left() {
+    for seed in 0..50 {
+        let faults = Faults::none().with(Fault::Late, 700).with(Fault::CancelRace, 500);
+        let world = World::new(Setup { seed, faults, ..Setup::default() });
+        let transports = vec![ringlane_uds::transport(), ringlane_shm::transport()];
+        let base = EventBase::with(Box::new(world.reactor()), transports);
+        let listener = base.listen("shm:///sim/guests", |_| {}).expect("nobody else listens there");
+        let stranger = base.connect("unix:///sim/guests").expect("the address is valid");
+        // Less than a greeting has.
+        stranger.output().add(b"hello?");
+        for _ in 0..seed {
+            base.turn(Turn::NoWait).expect("it turns");
+        }
+        listener.free();
+        stranger.abort();
+        while base.stats().links + base.stats().listeners > 0 {
+            base.turn(Turn::Wait).expect("it turns");
+        }
+        assert_eq!((base.stats().blocks_out, base.stats().timers), (0, 0), "seed {seed}");
+        assert_eq!(world.open_fds(), 0, "seed {seed}");
+    }
 }

@@ -21,7 +21,7 @@ const SEEDS: u64 = 200;
 const FAILURES_MAX: usize = 10;
 
 fn transports() -> Vec<Box<dyn Transport>> {
-    vec![ringlane_tcp::transport(), ringlane_uds::transport()]
+    vec![ringlane_tcp::transport(), ringlane_uds::transport(), ringlane_shm::transport()]
 }
 
 fn number(name: &str) -> Option<u64> {

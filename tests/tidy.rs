@@ -298,6 +298,7 @@ fn unsafe_is_written_in_its_rooms_only() {
         ("reactor/tests/fork.rs", "forks"),
         ("tests/allocations.rs", "counts allocations: GlobalAlloc is an unsafe trait"),
         ("tests/conformance/fork.rs", "forks"),
+        ("tests/shm_death.rs", "forks: a peer that does is what it is about"),
     ];
     judge(hits, &excuses, "give Sys or Op what you need, or put it into reactor/src/sys/");
 }

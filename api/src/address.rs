@@ -48,9 +48,14 @@ impl Address {
         self.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()))
     }
 
-    /// Refuses any parameter that is not in `known`, naming those that are.
+    /// Refuses any parameter that is not in `known`, naming those that are, and one that stands
+    /// there twice.
     pub fn only_parameters(&self, known: &[&str]) -> Result<(), Error> {
-        for (key, _) in self.parameters() {
+        for (at, (key, _)) in self.parameters().enumerate() {
+            if self.parameters().take(at).any(|(before, _)| before == key) {
+                let what = format!("parameter `{key}` stands twice; write it once");
+                return Err(Error::bad_address(self.to_string(), what));
+            }
             if !known.contains(&key) {
                 let list = if known.is_empty() { "none".into() } else { known.join(", ") };
                 return Err(Error::bad_address(

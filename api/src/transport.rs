@@ -196,6 +196,11 @@ pub trait Transport {
     }
     /// What is known about it; asks the kernel.
     fn info(&mut self, cx: &mut Cx<'_>, link: LinkId) -> LinkInfo;
+    /// The descriptor under an open link, for the transport that owns this one to ask the kernel
+    /// about; see [`Cx::inner`].
+    fn descriptor(&mut self, _link: LinkId) -> Option<Fd> {
+        None
+    }
     /// Takes from the front of `out` what it can send now. `fds` go with the first byte.
     fn send(&mut self, cx: &mut Cx<'_>, link: LinkId, out: &mut Evbuffer, fds: &mut Vec<Fd>);
     /// Sets how many more bytes (connections, on a listener) may come.

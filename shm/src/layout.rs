@@ -86,7 +86,7 @@ pub enum Bad {
 
 impl Header {
     /// A header for rings of `cap` bytes each.
-    pub fn new(cap: u32, nonce: u64) -> Header {
+    pub const fn new(cap: u32, nonce: u64) -> Header {
         Header { cap, nonce, features: FEATURES }
     }
 
@@ -131,8 +131,8 @@ impl Header {
     }
 
     /// Bytes of the whole segment.
-    pub fn segment_bytes(&self) -> u64 {
-        RINGS as u64 + 2 * u64::from(self.cap)
+    pub const fn segment_bytes(&self) -> u64 {
+        RINGS as u64 + 2 * self.cap as u64
     }
 
     /// Where a direction lies: 0 from the connector to the acceptor, 1 back.

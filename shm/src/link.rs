@@ -11,6 +11,7 @@ use ringlane_api::transport::LinkId;
 
 use crate::address::Target;
 use crate::bell::Bell;
+use crate::budget::Share;
 use crate::layout::{Header, announce};
 use crate::map::Map;
 use crate::port::{Rings, Used};
@@ -25,6 +26,8 @@ pub(crate) enum State {
     /// Accepted; waits for the connector's segment.
     Greeting,
     Open,
+    /// Open without memory: its bytes go through the socket.
+    Plain,
     /// Over, and told so; waits to be aborted.
     Broken,
     /// Aborted; waits for its op and its socket.
@@ -66,8 +69,11 @@ pub(crate) struct Link {
     pub inner: Option<LinkId>,
     /// The wait on our announce word.
     pub wait: Option<OpId>,
+    /// The wait for the end of the peer's process.
+    pub death: Option<OpId>,
     pub window: u64,
-    /// Bytes that are in the ring and not yet told as sent.
+    /// Bytes that are in the ring and not yet told as sent. Before the link is open, and on a plain
+    /// one, bytes of the hand-over that the socket has not told as sent.
     pub unsaid: usize,
     pub lease: Option<Rc<Lease>>,
     pub open: Option<Box<Open>>,
@@ -75,6 +81,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// What it waits for in the kernel.
+    pub fn ops(&self) -> impl Iterator<Item = OpId> + use<> {
+        self.wait.into_iter().chain(self.death)
+    }
+
     /// Whether it was accepted and is not open: amid its hand-over, or refused.
     pub fn is_guest(&self) -> bool {
         let accepted = self.cold.as_ref().is_some_and(|cold| cold.listener.is_some());
@@ -90,9 +101,15 @@ pub(crate) struct Cold {
     pub got: Vec<u8>,
     pub fds: Vec<Fd>,
     /// The connector's segment.
-    pub offered: Option<(Header, Rc<Map>)>,
+    pub offered: Option<Offer>,
+    /// The connector has said that it is to be had without a segment.
+    pub asked_plain: bool,
+    /// A parent of this process began to listen.
+    pub inherited: bool,
     /// A listener's connections that came last, those amid their hand-over among them.
     pub guests: VecDeque<LinkId>,
+    /// A listener's connections that are not open and not gone. It closes after them.
+    pub present: usize,
 }
 
 impl Cold {
@@ -103,9 +120,20 @@ impl Cold {
             got: Vec::new(),
             fds: Vec::new(),
             offered: None,
+            asked_plain: false,
+            inherited: false,
             guests: VecDeque::new(),
+            present: 0,
         })
     }
+}
+
+/// A segment that both ends have, or are about to.
+pub(crate) struct Offer {
+    pub header: Header,
+    pub map: Rc<Map>,
+    /// What of the budget it takes.
+    pub share: Share,
 }
 
 /// The rings of an open link, and the bells beside them.
@@ -116,12 +144,13 @@ pub(crate) struct Open {
     pub their_word: Rc<dyn SharedWord>,
     /// Whether we, and they, wait on the word; otherwise a byte on the socket rings.
     pub waits: [bool; 2],
+    /// What of the budget it takes, until it is dropped.
+    _share: Share,
 }
 
 /// What the two ends have agreed on.
 #[derive(Clone, Copy)]
 pub(crate) struct Terms {
-    pub header: Header,
     /// 0 for the connector's end.
     pub side: usize,
     pub waits: [bool; 2],
@@ -129,21 +158,23 @@ pub(crate) struct Terms {
 }
 
 impl Open {
-    pub fn new(terms: Terms, map: &Rc<Map>, user: (LinkId, Used)) -> Box<Open> {
+    pub fn new(offer: Offer, terms: Terms, user: (LinkId, Used)) -> Box<Open> {
+        let Offer { header, map, share } = offer;
         let word = |side: usize| -> Rc<dyn SharedWord> {
-            Rc::new(Word { map: Rc::clone(map), at: announce(side) })
+            Rc::new(Word { map: Rc::clone(&map), at: announce(side) })
         };
-        let Terms { header, side, waits, records } = terms;
+        let Terms { side, waits, records } = terms;
         let other = 1 - side;
-        let tx = Producer::new(Rc::clone(map), header.lane(side));
-        let rx = Consumer::new(Rc::clone(map), header.lane(other));
-        let theirs = Bell::new(Rc::clone(map), announce(other));
+        let tx = Producer::new(Rc::clone(&map), header.lane(side));
+        let rx = Consumer::new(Rc::clone(&map), header.lane(other));
+        let theirs = Bell::new(Rc::clone(&map), announce(other));
         Box::new(Open {
             rings: Rings::new(tx, rx, theirs, records, user),
-            mine: Bell::new(Rc::clone(map), announce(side)),
+            mine: Bell::new(Rc::clone(&map), announce(side)),
             my_word: word(side),
             their_word: word(other),
             waits,
+            _share: share,
         })
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Shm {
     pub(crate) spins: Patience,
     pub(crate) ways: Patience,
     pub(crate) sweeping: bool,
+    /// Where the sweep goes on.
+    pub(crate) swept: usize,
     /// Links that were opened and are not closed.
     pub(crate) opens: usize,
     pub(crate) counts: Counts,
@@ -58,6 +60,7 @@ impl Shm {
             bits: 0,
             inner: None,
             wait: None,
+            death: None,
             window: 0,
             unsaid: 0,
             lease: None,
@@ -141,10 +144,19 @@ impl Shm {
                 self.break_off(cx, id, Side::Both, error);
             }
             (State::Dialing | State::Greeting, LinkEvent::Received(segment)) => {
-                self.greeted(cx, id, segment.bytes(), Vec::new());
-                cx.release(segment);
+                let told = self.greeted(cx, id, segment.bytes(), Vec::new());
+                self.behind(cx, id, segment, told);
             }
-            (State::Greeting, LinkEvent::Descriptors(fds)) => self.greeted(cx, id, &[], fds),
+            (State::Dialing | State::Greeting, LinkEvent::Sent(n)) => {
+                link.unsaid = link.unsaid.saturating_sub(n);
+                if link.state == State::Dialing {
+                    crash::here(Point::HelloSent);
+                }
+            }
+            (State::Greeting, LinkEvent::Descriptors(fds)) => {
+                self.greeted(cx, id, &[], fds);
+            }
+            (State::Plain, event) => self.plain_event(cx, id, event),
             (State::Dialing, LinkEvent::Eof) => {
                 let error = io::ErrorKind::ConnectionReset.into();
                 self.break_off(cx, id, Side::Both, error);
@@ -161,15 +173,11 @@ impl Shm {
                 self.rung(id);
                 self.peek(cx, id);
             }
-            (State::Dialing, LinkEvent::Sent(_)) => crash::here(Point::HelloSent),
             (State::Open, LinkEvent::Sent(_)) => {
                 link.bits &= !bit::SPEAKING;
                 crash::here(Point::WelcomeSent);
             }
-            (State::Open, LinkEvent::Eof | LinkEvent::Failed(..)) => {
-                link.bits |= bit::GONE;
-                self.wake(id);
-            }
+            (State::Open, LinkEvent::Eof | LinkEvent::Failed(..)) => self.gone(id),
             // Aborted while an answer was on its way: the peer needs it to find what we published.
             (State::Closing, LinkEvent::Sent(_) | LinkEvent::Eof | LinkEvent::Failed(..)) => {
                 self.inside(cx, |uds, cx| uds.abort(cx, inner));
@@ -217,9 +225,9 @@ impl Shm {
         } else {
             link.bits |= bit::WRITE_OVER;
         }
-        let (wait, inner) = (link.wait, link.inner);
+        let (ops, inner) = (link.ops(), link.inner);
         if side == Side::Both {
-            wait.into_iter().for_each(|op| cx.cancel(op));
+            ops.for_each(|op| cx.cancel(op));
             if let Some(inner) = inner {
                 self.inside(cx, |uds, cx| uds.abort(cx, inner));
             }
@@ -229,13 +237,17 @@ impl Shm {
 
     pub(crate) fn try_close(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let Some(link) = self.get(id) else { return };
-        if link.state != State::Closing || link.wait.is_some() || link.inner.is_some() {
+        let waits = link.wait.is_some() || link.death.is_some() || link.inner.is_some();
+        if link.state != State::Closing || waits {
+            return;
+        }
+        if link.cold.as_ref().is_some_and(|cold| cold.present > 0) {
             return;
         }
         let counted = link.bits & bit::COUNTED != 0;
         link.state = State::Free;
         link.open = None;
-        link.cold = None;
+        let cold = link.cold.take();
         link.lease = None;
         self.free.push(id.slot);
         if counted {
@@ -248,6 +260,17 @@ impl Shm {
             }
         }
         cx.emit(id, LinkEvent::Closed);
+        if let Some(listener) = cold.and_then(|cold| cold.listener) {
+            self.guest_left(cx, listener);
+        }
+    }
+
+    /// A listener's guest has become a link, or is gone; the last one lets the listener close.
+    pub(crate) fn guest_left(&mut self, cx: &mut Cx<'_>, listener: LinkId) {
+        if let Some(cold) = self.get(listener).and_then(|link| link.cold.as_mut()) {
+            cold.present -= 1;
+            self.try_close(cx, listener);
+        }
     }
 
     /// What tells maps of this process from those of its parent.
@@ -258,7 +281,8 @@ impl Shm {
         }
     }
 
-    /// Drops the rings of all links if this is a forked child: they are not mapped here.
+    /// Drops the rings of all links if this is a forked child: they are not mapped here, and what
+    /// is amid its hand-over is the parent's.
     pub(crate) fn check_fork(&mut self, cx: &mut Cx<'_>) {
         if !self.fork.as_ref().is_some_and(|fork| fork.happened()) {
             return;
@@ -267,8 +291,15 @@ impl Shm {
         for slot in 0..self.links.len() as u32 {
             let link = &mut self.links[slot as usize];
             let id = LinkId { slot, generation: link.generation };
-            if link.open.is_some() && link.state == State::Open {
-                self.break_off(cx, id, Side::Both, forked());
+            let offered = link.cold.as_ref().is_some_and(|cold| cold.offered.is_some());
+            if let (State::Listening, Some(cold)) = (link.state, &mut link.cold) {
+                cold.inherited = true;
+            }
+            match link.state {
+                State::Open => self.break_off(cx, id, Side::Both, forked()),
+                State::Dialing if offered => self.break_off(cx, id, Side::Both, forked()),
+                State::Greeting => self.abort(cx, id),
+                _ => {}
             }
         }
     }

@@ -25,6 +25,7 @@ use ringlane_api::transport::{
 use crate::address::target;
 use crate::crash::{self, Point};
 use crate::flow::has_work;
+use crate::limits::{HANDOVER, SWEEP, SWEEP_LINKS};
 use crate::link::{Cold, State, bit};
 use crate::port::Port;
 use crate::spin::Patience;
@@ -33,11 +34,8 @@ use crate::table::{Counts, Shm};
 /// The kind of a wait on an announce word.
 pub(crate) const WAIT: u8 = 1;
 
-/// How long either side may take over a hand-over.
-pub(crate) const HANDOVER: Duration = Duration::from_secs(5);
-
-/// How often somebody looks whether a sleeping link should have been rung.
-const SWEEP: Duration = Duration::from_secs(1);
+/// The kind of a wait for the end of the peer's process.
+pub(crate) const DEATH: u8 = 2;
 
 /// Whose timer the sweep is.
 pub(crate) const SWEEPER: LinkId = LinkId { slot: u32::MAX, generation: 0 };
@@ -62,6 +60,7 @@ pub fn transport() -> Box<dyn Transport> {
         ways: Patience::default(),
         fork: None,
         sweeping: false,
+        swept: 0,
         opens: 0,
         counts: Counts::default(),
     })
@@ -71,20 +70,23 @@ impl Shm {
     /// Keeps the sweep going.
     pub(crate) fn watch_over(&mut self, cx: &mut Cx<'_>) {
         if !std::mem::replace(&mut self.sweeping, true) {
-            cx.timer(SWEEPER, SWEEP);
+            let looks = self.links.len().div_ceil(SWEEP_LINKS).max(1);
+            cx.timer(SWEEPER, SWEEP / looks as u32);
         }
     }
 
     /// The safety net: a link that was asleep over something to do at two sweeps in a row, and
-    /// all the time between them, had its wake lost.
+    /// all the time between them, had its wake lost. Each look goes on where the last one stopped.
     fn sweep(&mut self, cx: &mut Cx<'_>) {
         self.sweeping = false;
-        for slot in 0..self.links.len() as u32 {
-            let link = &mut self.links[slot as usize];
+        let from = if self.swept < self.links.len() { self.swept } else { 0 };
+        self.swept = self.links.len().min(from + SWEEP_LINKS);
+        for slot in from..self.swept {
+            let link = &mut self.links[slot];
             if link.state != State::Open {
                 continue;
             }
-            let id = LinkId { slot, generation: link.generation };
+            let id = LinkId { slot: slot as u32, generation: link.generation };
             let asleep = link.bits & bit::HOT == 0;
             let missed = asleep && has_work(link) != Ok(false);
             let twice = missed && link.bits & bit::SUSPECT != 0;
@@ -157,6 +159,8 @@ impl Transport for Shm {
         options.link.receive_fds = true;
         let inner = self.inside(cx, |uds, cx| uds.listen(cx, &unix, &options));
         let inner = inner.map_err(|error| error.at(at))?;
+        // From now on a forked child can tell; without, its connectors may take us for it.
+        let _ = self.guard();
         let id = self.insert(State::Listening, Some(Cold::new(target, None)));
         self.bind(id, inner);
         Ok(id)
@@ -198,8 +202,10 @@ impl Transport for Shm {
         let Some(inner) = self.get(id).and_then(|link| link.inner) else {
             return LinkInfo::default();
         };
+        let listener = self.get(id).filter(|link| link.state == State::Listening);
+        let at = listener.and_then(|link| link.cold.as_ref()).map(|cold| cold.target.to_connect());
         let info = self.inside(cx, |uds, cx| uds.info(cx, inner));
-        LinkInfo { local: named(info.local), peer: named(info.peer), ..info }
+        LinkInfo { local: at.or(named(info.local)), peer: named(info.peer), ..info }
     }
 
     fn send(&mut self, cx: &mut Cx<'_>, id: LinkId, out: &mut Evbuffer, fds: &mut Vec<Fd>) {
@@ -208,14 +214,17 @@ impl Transport for Shm {
             fds.clear();
         }
         self.check_fork(cx);
-        self.write(cx, id, out);
+        match self.plain(id) {
+            Some(inner) => self.inside(cx, |uds, cx| uds.send(cx, inner, out, fds)),
+            None => self.write(cx, id, out),
+        }
     }
 
     fn grant(&mut self, cx: &mut Cx<'_>, id: LinkId, amount: u64) {
         let Some(link) = self.get(id) else { return };
         link.window = amount;
         match (link.state, link.inner) {
-            (State::Listening, Some(inner)) => {
+            (State::Listening | State::Plain, Some(inner)) => {
                 self.inside(cx, |uds, cx| uds.grant(cx, inner, amount));
             }
             (State::Open, _) if amount > 0 => self.heat(id),
@@ -223,7 +232,10 @@ impl Transport for Shm {
         }
     }
 
-    fn finish(&mut self, _cx: &mut Cx<'_>, id: LinkId) {
+    fn finish(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        if let Some(inner) = self.plain(id) {
+            return self.inside(cx, |uds, cx| uds.finish(cx, inner));
+        }
         if let Some(link) = self.get(id) {
             link.bits |= bit::FINISH;
         }
@@ -249,8 +261,8 @@ impl Transport for Shm {
         let speaks = link.bits & (bit::SPEAKING | bit::GONE) == bit::SPEAKING;
         let speaks = speaks && link.state == State::Open;
         link.state = State::Closing;
-        let (wait, inner) = (link.wait, link.inner);
-        wait.into_iter().for_each(|op| cx.cancel(op));
+        let (ops, inner) = (link.ops(), link.inner);
+        ops.for_each(|op| cx.cancel(op));
         if speaks {
             cx.timer(id, HANDOVER);
         } else if let Some(inner) = inner {
@@ -271,13 +283,10 @@ impl Transport for Shm {
             return self.news(cx);
         }
         let id = LinkId { slot: token.slot(), generation: token.generation() };
-        let Some(link) = self.get(id) else { return };
-        link.wait = None;
-        if link.state == State::Closing {
-            return self.try_close(cx, id);
+        match token.kind() {
+            DEATH => self.died(cx, id, completion.result.is_ok()),
+            _ => self.woken(cx, id),
         }
-        self.rung(id);
-        self.peek(cx, id);
     }
 
     fn timer(&mut self, cx: &mut Cx<'_>, id: LinkId) {
@@ -315,6 +324,19 @@ impl Transport for Shm {
 }
 
 impl Shm {
+    /// The wait on our word is over.
+    fn woken(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+        let Some(link) = self.get(id) else { return };
+        link.wait = None;
+        match link.state {
+            State::Closing => self.try_close(cx, id),
+            _ => {
+                self.rung(id);
+                self.peek(cx, id);
+            }
+        }
+    }
+
     /// A listener goes, and with it those who have not said what they want.
     fn forget_guests(&mut self, cx: &mut Cx<'_>, listener: LinkId) {
         for slot in 0..self.links.len() as u32 {

@@ -26,7 +26,7 @@ const WELCOME: u8 = 0;
 const NO_HEADER: u8 = 2;
 const NO_MEMORY: u8 = 3;
 const NO_MAP: u8 = 4;
-const NO_FEATURE: u8 = 5;
+const NO_FEATURE: u8 = 8;
 
 fn engines() -> impl Iterator<Item = EventBase> {
     [Engine::Uring, Engine::Epoll].into_iter().filter_map(|engine| {
@@ -464,13 +464,14 @@ fn an_acceptor_that_answers_nonsense_is_an_error_that_says_what() {
             (&b"rnglane+\x01\0\0\0\0\0\0\0"[..], "uid= or mode="),
             (b"rnglane+\x02\0\0\0\0\0\0\0", "another version"),
             (b"rnglane+\x03\0\0\0\0\0\0\0", "not sealed"),
-            (b"rnglane+\x04\0\0\0\0\0\0\0", "no room"),
-            (b"rnglane+\x05\0\0\0\0\0\0\0", "older version"),
+            (b"rnglane+\x04\0\0\0\0\0\0\0", "could not map"),
+            (b"rnglane+\x05\0\0\0\0\0\0\0", "budget="),
+            (b"rnglane+\x08\0\0\0\0\0\0\0", "older version"),
+            (b"rnglane+\x09\0\0\0\0\0\0\0", "face=records on both"),
             (b"rnglane+\xff\0\0\0\0\0\0\0", "refused"),
             (b"rnglane-\0\0\0\0\0\0\0\0", "no shm:// listener"),
             (&[0; 16], "no shm:// listener"),
             (&[0xff; 4096], "no shm:// listener"),
-            (b"rnglane+\0\0\0\0\0\0\0\0and more", "no shm:// listener"),
         ] {
             let heard = dial(&base, says(answer, true));
             assert!(heard.contains(part), "{heard}");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ringlane::EventBase;
 use ringlane::prelude::New;
 use ringlane::reactor::{Config, Engine, Fault};
-use ringlane_kit::sim::{Faults, Setup};
+use ringlane_kit::sim::{Fault as Lack, Faults, Setup};
 use ringlane_kit::suite::{Rig, Row, Tools, simulated};
 
 #[allow(unsafe_code)]
@@ -72,6 +72,7 @@ fn real(row: String, scheme: &'static str, config: &Config) -> Row {
     Row::Ready(Rig {
         row,
         scheme,
+        without_memory: false,
         real: true,
         maker: Arc::new(move || EventBase::with_config(&config)),
         tools: Tools {
@@ -96,6 +97,27 @@ fn rows() -> Vec<Row> {
         for (name, setup) in [("sim", calm), ("sim-moody", moody), ("sim-tiny", tiny)] {
             let row = format!("{scheme}/{name}");
             rows.push(Row::Ready(simulated(&row, scheme, setup, schemes::transports)));
+        }
+    }
+    rows.extend(without_memory());
+    rows
+}
+
+/// `shm://` where the acceptor takes no memory, or the connector has none.
+fn without_memory() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (row, engine) in [("plain/uring", Engine::Uring), ("plain/epoll", Engine::Epoll)] {
+        rows.push(real(row.into(), "shm", &Config { engine, ..Config::default() }));
+    }
+    let calm = Faults::none().with(Lack::MemoryRefused, 1000);
+    let moody = Faults::mild().with(Lack::MemoryRefused, 1000);
+    for (row, faults) in [("plain/sim", calm), ("plain/sim-moody", moody)] {
+        let setup = Setup { seed: 7, faults, ..Setup::default() };
+        rows.push(Row::Ready(simulated(row, "shm", setup, schemes::transports)));
+    }
+    for row in &mut rows {
+        if let Row::Ready(rig) = row {
+            rig.without_memory = true;
         }
     }
     rows

@@ -217,8 +217,7 @@ impl<F: Family> Stream<F> {
             return;
         }
         link.state = State::Free;
-        link.fd = None;
-        link.lease = None;
+        (link.fd, link.lease) = (None, None);
         let cold = link.cold.take();
         self.free.push(id.slot);
         if let Some(name) = cold.and_then(|cold| cold.name) {
@@ -327,6 +326,10 @@ impl<F: Family> Transport for Stream<F> {
             false => None,
         };
         LinkInfo { local, peer: address(&peer_name), credentials, local_name, peer_name }
+    }
+
+    fn descriptor(&mut self, id: LinkId) -> Option<Fd> {
+        self.get(id).and_then(|link| link.fd.clone())
     }
 
     fn send(&mut self, cx: &mut Cx<'_>, id: LinkId, out: &mut Evbuffer, fds: &mut Vec<Fd>) {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -89,6 +90,9 @@ pub fn a_memory_file_has_its_size_and_its_seals_for_ever(mut bench: Bench) {
         let refused = nix::unistd::ftruncate(&os, size).expect_err("it is sealed");
         assert_eq!(refused, nix::errno::Errno::EPERM);
     }
+    // All of it is there: who touches it meets no page that cannot be had any more.
+    let blocks = std::fs::File::from(os).metadata().expect("a look").blocks();
+    assert!(blocks * 512 >= 12_288, "{blocks} blocks of 512 bytes");
     let other = bench.sys().memory(4096).expect("memory");
     assert_ne!(bench.sys().memory_of(&other).expect("a look").id, found.id);
 }

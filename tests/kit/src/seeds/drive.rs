@@ -163,6 +163,7 @@ impl Run {
         let tcp = self.listen("tcp://127.0.0.1:0")?;
         let path = self.listen(&format!("unix:///sim/{first}.sock"))?;
         let name = self.listen(&format!("unix://@sim-{first}"))?;
+        let shm = self.listen(&format!("shm://@shm-{first}?fallback=unix"))?;
         let mut mine = Vec::new();
         for id in first..first + WAVE {
             let plan = Plan::draw(&mut self.rng, id);
@@ -170,6 +171,7 @@ impl Run {
                 Where::Tcp => tcp.address().to_string(),
                 Where::Path => path.address().to_string(),
                 Where::Name => name.address().to_string(),
+                Where::Shm => format!("shm://@shm-{first}{}", plan.memory()),
                 Where::Nobody => "tcp://127.0.0.1:1".into(),
                 Where::Host => tcp.address().to_string().replace("127.0.0.1", "multi.test"),
             };
@@ -179,7 +181,7 @@ impl Run {
             }
         }
         self.drain("the clients", |_| mine.iter().all(|link| link.client_over.get()))?;
-        for listener in [tcp, path, name] {
+        for listener in [tcp, path, name, shm] {
             listener.free();
         }
         // A late dial that nobody will serve: it must end too.

@@ -36,6 +36,8 @@ pub(super) enum Where {
     Tcp,
     Path,
     Name,
+    /// Through shared memory.
+    Shm,
     /// Nobody listens there.
     Nobody,
     /// By a host name whose first address refuses.
@@ -85,9 +87,10 @@ impl Plan {
             _ => Ending::AbortEarly(rng.below(12) as u32),
         };
         let to = match rng.below(16) {
-            0..=6 => Where::Tcp,
-            7..=10 => Where::Path,
-            11 | 12 => Where::Name,
+            0..=3 => Where::Tcp,
+            4..=6 => Where::Path,
+            7 | 8 => Where::Name,
+            9..=12 => Where::Shm,
             13 => Where::Nobody,
             _ => Where::Host,
         };
@@ -114,6 +117,16 @@ impl Plan {
         header[4] = self.mode as u8;
         header[5..].copy_from_slice(&(self.reply as u32).to_le_bytes());
         header
+    }
+
+    /// What its address says of shared memory.
+    pub fn memory(&self) -> &'static str {
+        match self.id % 4 {
+            0 => "",
+            1 => "?ring=4KiB",
+            2 => "?fallback=unix",
+            _ => "?ring=16KiB&fallback=unix",
+        }
     }
 
     pub fn echoes(&self) -> bool {

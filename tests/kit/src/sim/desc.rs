@@ -35,6 +35,8 @@ pub(super) enum What {
     Signal { number: i32, pending: u64 },
     /// A counter that is rung and never read.
     Event { rung: u64 },
+    /// A process: somebody else's, as far as the one that asks can tell.
+    Process { ended: bool },
 }
 
 /// Options that sockets carry and hand on to what they accept.

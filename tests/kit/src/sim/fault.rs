@@ -23,8 +23,18 @@ pub enum Fault {
     SpuriousWake,
     /// An op that was cancelled succeeds all the same.
     CancelRace,
+    /// A word was rung, and who waits on it hears of it later.
+    WakeLate,
+    /// A wait on a word ends though nobody has rung it.
+    WakeSpurious,
     /// A connection is reset while bytes are on their way.
     Reset,
+    /// A connection is reset, whatever it is doing: bytes may be on their way elsewhere.
+    SocketDies,
+    /// The process at the other end of a connection ends, and a child of it keeps the connection.
+    ProcessEnds,
+    /// There is no memory to share.
+    MemoryRefused,
     /// A connect is refused although somebody listens.
     Refused,
     /// A connect is not answered.
@@ -38,7 +48,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them, in the order of [`Faults`].
-    pub const ALL: [Fault; 14] = [
+    pub const ALL: [Fault; 19] = [
         Fault::ShortReceive,
         Fault::ShortSend,
         Fault::Late,
@@ -48,7 +58,12 @@ impl Fault {
         Fault::EmptyTurn,
         Fault::SpuriousWake,
         Fault::CancelRace,
+        Fault::WakeLate,
+        Fault::WakeSpurious,
         Fault::Reset,
+        Fault::SocketDies,
+        Fault::ProcessEnds,
+        Fault::MemoryRefused,
         Fault::Refused,
         Fault::Unanswered,
         Fault::NoDescriptor,
@@ -78,12 +93,17 @@ impl Faults {
             .with(Fault::EmptyTurn, 40)
             .with(Fault::SpuriousWake, 30)
             .with(Fault::CancelRace, 500)
+            .with(Fault::WakeLate, 150)
+            .with(Fault::WakeSpurious, 30)
     }
 
     /// The same, and broken connections.
     pub fn wild() -> Faults {
         Faults::mild()
             .with(Fault::Reset, 2)
+            .with(Fault::SocketDies, 1)
+            .with(Fault::ProcessEnds, 30)
+            .with(Fault::MemoryRefused, 60)
             .with(Fault::Refused, 40)
             .with(Fault::Unanswered, 25)
             .with(Fault::NoDescriptor, 30)

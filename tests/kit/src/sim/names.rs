@@ -14,6 +14,7 @@ use super::world::State;
 pub(super) mod errno {
     pub const EBADF: i32 = 9;
     pub const EAGAIN: i32 = 11;
+    pub const ENOMEM: i32 = 12;
     pub const EACCES: i32 = 13;
     pub const EINVAL: i32 = 22;
     pub const EMFILE: i32 = 24;

@@ -342,6 +342,7 @@ impl Reactor for SimReactor {
                 self.counters.enter_errors += 1;
                 return Ok(());
             }
+            state.socket_dies();
             wait.map(|wait| state.clock.saturating_add(wait.as_nanos() as u64))
         };
         let mut fresh = true;

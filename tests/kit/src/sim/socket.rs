@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ringlane_api::reactor::{Family, Side, SockName};
 
 use super::desc::{Chunk, DescId, End, Fresh, Listener, Options, Passed, What};
+use super::fault::Fault;
 use super::names::{errno, os};
 use super::wire::Parcel;
 use super::world::State;
@@ -20,6 +21,9 @@ const RETRY_NANOS: u64 = 1_000_000;
 
 /// How often it knocks before it gives up.
 const TRIES_MAX: u32 = 20_000;
+
+/// How long a process lives at most that does not live long.
+const LIFE_NANOS: u64 = 20_000_000;
 
 /// What a read found.
 pub(super) enum Read {
@@ -210,6 +214,7 @@ impl State {
                     }
                 }
                 Parcel::Signal(number) => self.signalled(number),
+                Parcel::Exit(process) => self.exited(process),
             }
         }
         any
@@ -238,6 +243,24 @@ impl State {
             {
                 *pending += 1;
             }
+        }
+    }
+
+    /// A process that is to be watched; some do not live long.
+    pub fn process(&mut self) -> DescId {
+        let id = self.table.add(What::Process { ended: false });
+        if self.strikes(Fault::ProcessEnds) {
+            let at = self.clock + self.rng.between(0, LIFE_NANOS);
+            self.wire.post(at, Parcel::Exit(id));
+        }
+        id
+    }
+
+    fn exited(&mut self, process: DescId) {
+        if let Some(desc) = self.table.descs.get_mut(&process)
+            && let What::Process { ended } = &mut desc.what
+        {
+            *ended = true;
         }
     }
 
@@ -404,6 +427,17 @@ impl State {
         let later = now + self.latency();
         self.wire.post(now, Parcel::Reset(id));
         self.wire.post(later, Parcel::Reset(peer));
+    }
+
+    /// Sometimes a connection dies that has nothing on its way.
+    pub fn socket_dies(&mut self) {
+        let rate = self.setup.faults.rate(Fault::SocketDies);
+        if self.rng.chance(rate) {
+            let pick = self.rng.draw();
+            if self.reset_one(pick) {
+                self.tally.count(Fault::SocketDies);
+            }
+        }
     }
 
     pub fn reset_one(&mut self, pick: u64) -> bool {

@@ -21,6 +21,9 @@ const TAKE_MAX: usize = 256 * 1024;
 /// Longest silence before an unanswered connect is given up.
 const UNANSWERED_NANOS: u64 = 60_000_000_000;
 
+/// Latest news of a ring.
+const WAKE_LATE_NANOS: u64 = 3_000_000;
+
 /// What a step came to.
 pub(super) enum Step {
     /// Nothing yet.
@@ -99,8 +102,16 @@ impl SimReactor {
             let sleeps = word.word().load(Ordering::SeqCst) == *expected;
             return if sleeps { Step::Idle } else { Step::done() };
         }
-        let woken = flight.seen.0 != rung || state.strikes(Fault::SpuriousWake);
-        if woken { Step::done() } else { Step::Idle }
+        if flight.seen.0 != rung {
+            if flight.reported == 0 && state.strikes(Fault::WakeLate) {
+                // Once, or it would never hear of it.
+                flight.reported = 1;
+                flight.not_before = state.clock + state.rng.between(1_000, WAKE_LATE_NANOS);
+                return Step::Idle;
+            }
+            return Step::done();
+        }
+        if state.strikes(Fault::WakeSpurious) { Step::done() } else { Step::Idle }
     }
 
     fn poll(&mut self, id: OpId, desc: DescId) -> Step {
@@ -363,6 +374,12 @@ impl State {
                     ready |= Ready::READ;
                 }
                 news.0 = *rung;
+            }
+            Some(What::Process { ended }) => {
+                if *ended {
+                    ready |= Ready::READ;
+                }
+                news.0 = u64::from(*ended);
             }
             Some(What::Fresh(_)) | None => {}
         }

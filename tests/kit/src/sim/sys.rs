@@ -11,6 +11,7 @@ use ringlane_api::reactor::{
 };
 
 use super::desc::{DescId, Options, What};
+use super::fault::Fault;
 use super::files;
 use super::memory;
 use super::names::{errno, os};
@@ -167,6 +168,9 @@ impl Sys for SimReactor {
     }
 
     fn memory(&mut self, bytes: u64) -> io::Result<Fd> {
+        if self.world.state().strikes(Fault::MemoryRefused) {
+            return Err(os(errno::ENOMEM));
+        }
         memory::make(bytes)
     }
 
@@ -195,9 +199,10 @@ impl Sys for SimReactor {
     }
 
     fn pidfd(&mut self, socket: &Fd) -> io::Result<Fd> {
-        // Both ends live in this process, which does not see its own end.
         self.id(socket)?;
-        self.event()
+        let mut state = self.world.state();
+        let id = state.process();
+        self.world.open(&mut state, id).ok_or_else(|| os(errno::EMFILE))
     }
 
     fn uid(&mut self) -> u32 {

@@ -20,6 +20,8 @@ pub(super) enum Parcel {
     Refusal(DescId, i32),
     /// A signal.
     Signal(i32),
+    /// The end of a process.
+    Exit(DescId),
 }
 
 /// The wire: parcels by time of arrival, then by order of sending.

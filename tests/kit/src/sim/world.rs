@@ -252,7 +252,7 @@ impl State {
         let desc = self.table.descs.remove(&id).expect("found a line above");
         match desc.what {
             What::Fresh(_) => self.names.forget(id),
-            What::Signal { .. } | What::Event { .. } => {}
+            What::Signal { .. } | What::Event { .. } | What::Process { .. } => {}
             What::Listener(listener) => {
                 self.names.forget(id);
                 for waiting in listener.queue {

@@ -36,6 +36,8 @@ pub struct Rig {
     pub row: String,
     /// `tcp`, `unix` or `shm`.
     pub scheme: &'static str,
+    /// `shm` without the memory: its links go on through their sockets.
+    pub without_memory: bool,
     /// Whether there is a kernel under it; otherwise time is virtual and descriptors are not.
     pub real: bool,
     /// How a base comes about.
@@ -65,6 +67,11 @@ impl Rig {
         ["tcp", "unix"].contains(&self.scheme)
     }
 
+    /// Whether bytes go through shared memory.
+    pub fn shares_memory(&self) -> bool {
+        self.is("shm") && !self.without_memory
+    }
+
     /// Whether addresses of this transport are hosts and ports.
     pub fn has_hosts(&self) -> bool {
         ["tcp", "rdma"].contains(&self.scheme)
@@ -72,8 +79,9 @@ impl Rig {
 
     /// An address to listen on that nobody else uses.
     pub fn address(&self) -> String {
+        let query = if self.without_memory { "?fallback=unix&budget=0" } else { "" };
         match self.scheme {
-            "unix" | "shm" => format!("{}://{}", self.scheme, self.path("s").display()),
+            "unix" | "shm" => format!("{}://{}{query}", self.scheme, self.path("s").display()),
             scheme => format!("{scheme}://127.0.0.1:0"),
         }
     }

@@ -49,7 +49,8 @@ pub fn simulated(
         left_behind: Some(left_behind),
         patient: Some(|| PATIENT.set(true)),
     };
-    Rig { row: row.into(), scheme, real: false, maker: Arc::new(maker), tools }
+    let without_memory = false;
+    Rig { row: row.into(), scheme, without_memory, real: false, maker: Arc::new(maker), tools }
 }
 
 fn with_world(act: impl FnOnce(&World)) {
