@@ -194,6 +194,10 @@ impl Sys for SimReactor {
         Ok(())
     }
 
+    fn ring_shared(&mut self, event: &Fd) -> io::Result<()> {
+        self.ring(event).map_err(|_| io::ErrorKind::InvalidInput.into())
+    }
+
     fn pidfd(&mut self, socket: &Fd) -> io::Result<Fd> {
         // Both ends live in this process, which does not see its own end.
         self.id(socket)?;
