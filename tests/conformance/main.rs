@@ -13,6 +13,7 @@ use ringlane::prelude::New;
 use ringlane::reactor::{Config, Engine, Fault};
 use ringlane_kit::sim::{Faults, Setup};
 use ringlane_kit::suite::{Rig, Row, Tools, simulated};
+use schemes::Kind;
 
 #[allow(unsafe_code)]
 mod fork;
@@ -64,21 +65,22 @@ fn engines() -> Vec<(String, Config)> {
     engines
 }
 
-fn real(row: String, scheme: &'static str, config: &Config) -> Row {
+fn real(row: String, kind: &Kind, config: &Config) -> Row {
     if let Err(error) = EventBase::with_config(config) {
         return Row::Absent { row, reason: error.to_string() };
     }
     let config = config.clone();
     Row::Ready(Rig {
         row,
-        scheme,
+        scheme: kind.scheme,
+        paths: kind.paths,
         real: true,
         maker: Arc::new(move || EventBase::with_config(&config)),
         tools: Tools {
             raise: Some(machine::raise),
             in_child: Some(fork::in_child),
             limit_fds: Some(machine::limit_fds),
-            left_behind: None,
+            left_behind: Some(schemes::left_behind),
             patient: None,
         },
     })
@@ -86,16 +88,19 @@ fn real(row: String, scheme: &'static str, config: &Config) -> Row {
 
 fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for scheme in schemes::ALL.iter().copied() {
+    for kind in schemes::ALL {
         for (engine, config) in engines() {
-            rows.push(real(format!("{scheme}/{engine}"), scheme, &config));
+            rows.push(real(format!("{}/{engine}", kind.row), kind, &config));
         }
         let calm = Setup::default();
         let moody = Setup { faults: Faults::mild(), seed: 7, ..Setup::default() };
         let tiny = Setup { socket_bytes: 2_000, blocks_max: 4, ..moody.clone() };
         for (name, setup) in [("sim", calm), ("sim-moody", moody), ("sim-tiny", tiny)] {
-            let row = format!("{scheme}/{name}");
-            rows.push(Row::Ready(simulated(&row, scheme, setup, schemes::transports)));
+            let row = format!("{}/{name}", kind.row);
+            let mut rig = simulated(&row, kind.scheme, setup, schemes::transports);
+            rig.paths = kind.paths;
+            rig.tools.left_behind = Some(schemes::left_behind_simulated);
+            rows.push(Row::Ready(rig));
         }
     }
     rows

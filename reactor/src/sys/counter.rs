@@ -127,9 +127,8 @@ impl Context {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let (into, most) = (answers.as_mut_ptr(), ANSWERS as libc::c_long);
         // SAFETY: the kernel writes at most `most` answers to `into`; it does not wait.
-        let taken = unsafe {
-            libc::syscall(libc::SYS_io_getevents, self.id, 0, most, into, &raw mut now)
-        };
+        let taken =
+            unsafe { libc::syscall(libc::SYS_io_getevents, self.id, 0, most, into, &raw mut now) };
         let taken = Errno::result(taken)? as usize;
         self.untaken = self.untaken.saturating_sub(taken);
         Ok(())

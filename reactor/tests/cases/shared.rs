@@ -116,8 +116,8 @@ pub fn a_rung_counter_is_news_each_time(mut bench: Bench) {
     }
 }
 
-/// A stranger fills the counter and makes writing to it wait: whoever rings it does not, and whoever
-/// polls it hears of each ring. What is no counter is told.
+/// A stranger fills the counter and makes writing to it wait: whoever rings it does not, and
+/// whoever polls it hears of each ring. What is no counter is told.
 pub fn a_counter_in_a_strangers_hands_is_rung_without_waiting(mut bench: Bench) {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let event = bench.sys().event().expect("a counter");

@@ -34,14 +34,21 @@ pub struct Tools {
 pub struct Rig {
     /// e.g. `tcp/u5`.
     pub row: String,
-    /// `tcp`, `unix` or `shm`.
+    /// `tcp`, `unix`, `shm` or `rdma`.
     pub scheme: &'static str,
+    /// Addresses are paths and not hosts and ports.
+    pub paths: bool,
     /// Whether there is a kernel under it; otherwise time is virtual and descriptors are not.
     pub real: bool,
     /// How a base comes about.
     pub maker: Maker,
     /// What else it can do.
     pub tools: Tools,
+}
+
+/// Whether a transport's addresses are paths, where it has but one kind.
+pub fn has_paths(scheme: &str) -> bool {
+    ["unix", "shm"].contains(&scheme)
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -67,22 +74,27 @@ impl Rig {
 
     /// Whether addresses of this transport are hosts and ports.
     pub fn has_hosts(&self) -> bool {
-        ["tcp", "rdma"].contains(&self.scheme)
+        !self.paths
+    }
+
+    /// Whether bytes go through memory that two processes share, and not through the kernel.
+    pub fn in_memory(&self) -> bool {
+        self.is("shm") || (self.is("rdma") && self.paths)
     }
 
     /// An address to listen on that nobody else uses.
     pub fn address(&self) -> String {
-        match self.scheme {
-            "unix" | "shm" => format!("{}://{}", self.scheme, self.path("s").display()),
-            scheme => format!("{scheme}://127.0.0.1:0"),
+        match self.paths {
+            true => format!("{}://{}", self.scheme, self.path("s").display()),
+            false => format!("{}://127.0.0.1:0", self.scheme),
         }
     }
 
     /// An address on which nobody listens.
     pub fn nobody(&self) -> String {
-        match self.scheme {
-            "unix" | "shm" => format!("{}://{}", self.scheme, self.path("nobody").display()),
-            scheme => format!("{scheme}://127.0.0.1:1"),
+        match self.paths {
+            true => format!("{}://{}", self.scheme, self.path("nobody").display()),
+            false => format!("{}://127.0.0.1:1", self.scheme),
         }
     }
 
