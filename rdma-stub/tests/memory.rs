@@ -2,43 +2,21 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::{File, OpenOptions, remove_file};
-use std::os::fd::AsFd;
+#[path = "world/memory.rs"]
+#[allow(dead_code, reason = "the mutants use the rest")]
+mod world;
+
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
-use ringlane_rdma_stub::limits::RING_BYTES;
 use ringlane_rdma_stub::soft::{MemoryWire, Packet, Says, Wire};
 use ringlane_rdma_stub::verbs::{PairNumber, Port};
-use ringlane_shm::layout::{Header, PAGE};
-use ringlane_shm::map::Map;
+use ringlane_shm::layout::PAGE;
+use world::{file, header, join};
 
 const MOST: u32 = 8 * 1024;
-
-/// A file that two wires map, without a name.
-fn file() -> File {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!("ringlane-wire-{}-{n}", std::process::id()));
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).open(&path).expect("a file");
-    remove_file(&path).expect("its name goes");
-    file.set_len(header().segment_bytes()).expect("room");
-    file
-}
-
-fn header() -> Header {
-    Header::new(RING_BYTES, 1)
-}
-
-fn join(wire: &mut MemoryWire, file: &File, side: usize) -> Port {
-    let guard = wire.guard().expect("a page");
-    let bytes = header().segment_bytes() as usize;
-    let map: Rc<Map> = Map::new(file.as_fd(), bytes, 1, &guard).expect("a map");
-    wire.add(&map, header(), side)
-}
 
 fn two() -> (File, MemoryWire, MemoryWire, Port, Port) {
     let file = file();
@@ -203,7 +181,7 @@ fn a_peer_that_scribbles_spoils_its_own_port() {
     for seed in 0..300 {
         let mut rng = Rng(seed);
         let (file, mut a, mut b, here, there) = two();
-        let good = self::file();
+        let good = world::file();
         let mut peer = MemoryWire::new(MOST);
         let (other, its) = (join(&mut b, &good, 1), join(&mut peer, &good, 0));
         for n in 0..40 {

@@ -3,6 +3,9 @@
 //! A node's loop is honest: it sleeps when `arm` says so, and then only an event of its device
 //! wakes it, or its user. A lost wake-up is therefore a stall, which `run` reports with the seed.
 
+#[allow(dead_code, reason = "not every test shares memory")]
+pub mod memory;
+
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
@@ -267,6 +270,16 @@ impl World {
 }
 
 impl Node {
+    /// The owner of an end leaves it. What was said before that is not heard any more.
+    pub fn leave(&mut self, at: usize) {
+        let end = &mut self.ends[at];
+        end.aborted = true;
+        self.asleep = false;
+        let key = end.key;
+        self.events.retain(|(of, event)| *of != key || matches!(event, LinkEvent::Sent(_)));
+        self.dispatch.abort(key, &mut self.events);
+    }
+
     /// Runs what the users do about what happened.
     fn users(&mut self, rng: &mut Rng, closes: bool) {
         for (key, event) in std::mem::take(&mut self.events) {
@@ -282,11 +295,7 @@ impl Node {
             let read_over = end.eof || failed(Side::Write);
             let write_over = end.sent == end.plan.writes || failed(Side::Read);
             if closes && !end.aborted && read_over && write_over {
-                end.aborted = true;
-                // What was said before it left is not heard any more.
-                let key = end.key;
-                self.events.retain(|(of, event)| *of != key || matches!(event, LinkEvent::Sent(_)));
-                self.dispatch.abort(end.key, &mut self.events);
+                self.leave(at);
             }
         }
     }
