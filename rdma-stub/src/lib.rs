@@ -37,7 +37,7 @@ pub use health::not_ready_naks;
 /// assert_eq!(ringlane_rdma_stub::transport().scheme(), "rdma");
 /// ```
 pub fn transport() -> Box<dyn Transport> {
-    limited(soft::LIMITS)
+    over(soft::LIMITS, None)
 }
 
 /// The same over a device that can do so much and no more: one that refuses, for tests.
@@ -45,7 +45,16 @@ pub fn transport() -> Box<dyn Transport> {
 /// # Panics
 /// Panics if the limits leave no room for a completion queue.
 pub fn limited(limits: verbs::DeviceLimits) -> Box<dyn Transport> {
+    over(limits, None)
+}
+
+/// The same over a device that makes trouble, by seed, for tests.
+pub fn moody(moods: soft::Moods) -> Box<dyn Transport> {
+    over(soft::LIMITS, Some(moods))
+}
+
+fn over(limits: verbs::DeviceLimits, moods: Option<soft::Moods>) -> Box<dyn Transport> {
     let below = transport::Below { tcp: ringlane_tcp::Tcp, unix: ringlane_uds::Unix };
-    let rdma = transport::Rdma::new(below, link::Shape::default(), limits);
+    let rdma = transport::Rdma::new(below, link::Shape::default(), limits, moods);
     Box::new(rdma.expect("the software device has room for one queue"))
 }

@@ -35,20 +35,12 @@ type Run = fn(u64);
 const RUNS: [(&str, Run); 4] =
     [("saturated", saturated), ("paused", paused), ("closed", closed), ("asleep", asleep)];
 
-fn healthy(world: &World) {
-    for node in &world.nodes {
-        let naks = node.dispatch.verbs().counters().not_ready_naks;
-        assert_eq!(naks, 0, "messages without a receive");
-    }
-}
-
 /// Both ways full.
 fn saturated(seed: u64) {
     let mut world = World::new(seed);
     let plan = || Plan { writes: 20_000, chunk: 5_000, window: 0, finishes: true };
     world.link([SHAPE; 2], [plan(), plan()]);
     world.run();
-    healthy(&world);
 }
 
 /// Readers that take little at a time, and sometimes nothing.
@@ -57,7 +49,6 @@ fn paused(seed: u64) {
     let plan = || Plan { writes: 3_000, chunk: 700, window: 90, finishes: true };
     world.link([SHAPE; 2], [plan(), plan()]);
     world.run();
-    healthy(&world);
     for node in &world.nodes {
         let end = &node.ends[0];
         assert!(end.received == 3_000 && end.eof && end.failures.is_empty());
@@ -77,7 +68,6 @@ fn closed(seed: u64) {
         node.leave(0);
     }
     world.run();
-    healthy(&world);
 }
 
 /// Two processes in shared memory, one of which says something just before the other sleeps.

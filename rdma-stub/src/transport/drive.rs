@@ -114,6 +114,7 @@ impl Rdma {
             (State::Open | State::Leaving, Some(key)) => {
                 // What had come before counts.
                 self.wake(id);
+                self.dispatch.verbs_mut().wire_mut().hurry();
                 self.dispatch.verbs_mut().run();
                 self.dispatch.peer_lost(key, Fault::Reset, &mut self.events);
                 self.stirred = true;
@@ -155,6 +156,11 @@ impl Rdma {
         let before = std::mem::replace(&mut self.not_ready_told, naks);
         if naks > before {
             health::add_not_ready(naks - before);
+        }
+        let rescued = self.dispatch.counters().rescued_by_looking_again;
+        let before = std::mem::replace(&mut self.rescued_told, rescued);
+        if let Some(tally) = &self.tally {
+            tally.lost_arms.set(tally.lost_arms.get() + rescued - before);
         }
     }
 

@@ -40,7 +40,7 @@ use ringlane_api::transport::{
 use crate::dispatch::{Dispatch, Events};
 use crate::limits;
 use crate::link::{Fault, Shape};
-use crate::soft::{Device, Joined, MemoryWire, StreamWire};
+use crate::soft::{Device, Joined, MemoryWire, MoodTally, Moods, Moody, StreamWire};
 use crate::verbs::{DeviceLimits, Port, Refusal};
 use address::terms;
 use slots::{Slots, State};
@@ -59,7 +59,7 @@ const DEVICE: LinkId = LinkId { slot: u32::MAX, generation: 0 };
 /// The transport, over whatever introduces its links.
 pub(crate) struct Rdma {
     inner: Box<dyn Transport>,
-    dispatch: Dispatch<Device<Carrier>>,
+    dispatch: Dispatch<Device<Moody<Carrier>>>,
     shape: Shape,
     slots: Slots,
     by_inner: HashMap<LinkId, LinkId>,
@@ -78,6 +78,9 @@ pub(crate) struct Rdma {
     alarm: Option<Duration>,
     /// Messages without a receive that were told of.
     not_ready_told: u64,
+    /// Completions found after arming that were counted.
+    rescued_told: u64,
+    tally: Option<Rc<MoodTally>>,
 }
 
 impl Rdma {
@@ -85,14 +88,16 @@ impl Rdma {
         below: Below<impl Family + 'static, impl Family + 'static>,
         shape: Shape,
         limits: DeviceLimits,
+        moods: Option<Moods>,
     ) -> Result<Rdma, Refusal> {
+        let tally = moods.as_ref().map(|moods| Rc::clone(&moods.tally));
         let wire = Joined {
             first: StreamWire::new(shape.message_bytes),
             second: MemoryWire::new(shape.message_bytes),
         };
         Ok(Rdma {
             inner: Box::new(Stream::new(below)),
-            dispatch: Dispatch::new(Device::new(wire, limits))?,
+            dispatch: Dispatch::new(Device::new(Moody::new(wire, moods), limits))?,
             shape,
             slots: Slots::default(),
             by_inner: HashMap::new(),
@@ -106,15 +111,17 @@ impl Rdma {
             epoch: None,
             alarm: None,
             not_ready_told: 0,
+            rescued_told: 0,
+            tally,
         })
     }
 
     fn stream(&mut self) -> &mut StreamWire {
-        &mut self.dispatch.verbs_mut().wire_mut().first
+        &mut self.dispatch.verbs_mut().wire_mut().wire_mut().first
     }
 
     fn memory(&mut self) -> &mut MemoryWire {
-        &mut self.dispatch.verbs_mut().wire_mut().second
+        &mut self.dispatch.verbs_mut().wire_mut().wire_mut().second
     }
 
     /// Calls the transport inside and keeps what happened there.

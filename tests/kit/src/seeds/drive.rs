@@ -163,15 +163,25 @@ impl Run {
         let tcp = self.listen("tcp://127.0.0.1:0")?;
         let path = self.listen(&format!("unix:///sim/{first}.sock"))?;
         let name = self.listen(&format!("unix://@sim-{first}"))?;
+        let mut devices = Vec::new();
+        if self.base.schemes().contains(&"rdma") {
+            devices.push(self.listen("rdma://127.0.0.1:0")?);
+            devices.push(self.listen(&format!("rdma:///sim/{first}-device.sock"))?);
+        }
         let mut mine = Vec::new();
         for id in first..first + WAVE {
-            let plan = Plan::draw(&mut self.rng, id);
+            let mut plan = Plan::draw(&mut self.rng, id);
+            if !devices.is_empty() {
+                plan.onto_device(&mut self.rng);
+            }
             let at = match plan.to {
                 Where::Tcp => tcp.address().to_string(),
                 Where::Path => path.address().to_string(),
                 Where::Name => name.address().to_string(),
                 Where::Nobody => "tcp://127.0.0.1:1".into(),
                 Where::Host => tcp.address().to_string().replace("127.0.0.1", "multi.test"),
+                Where::Device => devices[0].address().to_string(),
+                Where::DeviceInMemory => devices[1].address().to_string(),
             };
             mine.push(self.dial(plan, &at));
             if self.rng.chance(300) {
@@ -179,7 +189,7 @@ impl Run {
             }
         }
         self.drain("the clients", |_| mine.iter().all(|link| link.client_over.get()))?;
-        for listener in [tcp, path, name] {
+        for listener in [tcp, path, name].into_iter().chain(devices) {
             listener.free();
         }
         // A late dial that nobody will serve: it must end too.
