@@ -200,7 +200,7 @@ fn descriptors_out(rig: &Rig) -> Outcome {
     let lost = || clients.iter().filter(|(_, tap)| tap.ended()).count();
     stage.until("it comes back by itself", || taps.borrow().len() + lost() == clients.len());
     // A dial that has its socket, and no descriptor for the memory it is to share, fails.
-    assert!(rig.in_memory() || !taps.borrow().is_empty(), "nothing was left to accept");
+    assert!(rig.shares_memory() || !taps.borrow().is_empty(), "nothing was left to accept");
     let late = Tap::on(&stage.connect(&listener));
     stage.until("whoever dials now is accepted", || late.connected() == 1);
     warm.free();

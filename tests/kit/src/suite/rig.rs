@@ -78,7 +78,7 @@ impl Rig {
     }
 
     /// Whether bytes go through memory that two processes share, and not through the kernel.
-    pub fn in_memory(&self) -> bool {
+    pub fn shares_memory(&self) -> bool {
         self.is("shm") || (self.is("rdma") && self.paths)
     }
 
