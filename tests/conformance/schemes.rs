@@ -12,11 +12,13 @@ pub struct Kind {
     pub scheme: &'static str,
     /// Its addresses are paths and not hosts and ports.
     pub paths: bool,
+    /// It runs over waits that fail, too; the engine survives them, whatever stands above it.
+    pub failing_waits: bool,
 }
 
-const TCP: Kind = Kind { row: "tcp", scheme: "tcp", paths: false };
-const UNIX: Kind = Kind { row: "unix", scheme: "unix", paths: true };
-const SHM: Kind = Kind { row: "shm", scheme: "shm", paths: true };
+const TCP: Kind = Kind { row: "tcp", scheme: "tcp", paths: false, failing_waits: true };
+const UNIX: Kind = Kind { row: "unix", scheme: "unix", paths: true, failing_waits: true };
+const SHM: Kind = Kind { row: "shm", scheme: "shm", paths: true, failing_waits: true };
 
 /// Those of [`ALL`].
 pub fn transports() -> Vec<Box<dyn Transport>> {
@@ -37,8 +39,8 @@ pub fn left_behind_simulated() -> Vec<String> {
 mod rows {
     use super::{Kind, SHM, TCP, Transport, UNIX};
 
-    const RDMA: Kind = Kind { row: "rdma", scheme: "rdma", paths: false };
-    const RDMA_UNIX: Kind = Kind { row: "rdma-unix", scheme: "rdma", paths: true };
+    const RDMA: Kind = Kind { row: "rdma", scheme: "rdma", paths: false, failing_waits: false };
+    const RDMA_UNIX: Kind = Kind { row: "rdma-unix", paths: true, ..RDMA };
 
     pub const ALL: &[Kind] = &[TCP, UNIX, SHM, RDMA, RDMA_UNIX];
 
