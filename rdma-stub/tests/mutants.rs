@@ -1,5 +1,5 @@
-//! The tests, tested: each planted bug of the protocol must be found by a run on the seeded wire, or
-//! on the wire of shared memory.
+//! The tests, tested: each planted bug of the protocol must be found by a run on the seeded wire,
+//! or on the wire of shared memory.
 //!
 //! ```text
 //! cargo test -p ringlane-rdma-stub --features mutants --test mutants
