@@ -34,16 +34,20 @@ mod device {
     use std::rc::Rc;
     use std::time::Duration;
 
-    use ringlane_rdma_stub::soft::{MoodTally, Moods};
+    use ringlane_rdma_stub::soft::{LIMITS, MoodTally, Moods};
+    use ringlane_rdma_stub::verbs::DeviceLimits;
 
     use super::{Device, Transport};
+
+    /// Memory for fewer links than a wave dials, so that some go on without the device.
+    const SCARCE: DeviceLimits = DeviceLimits { registered_bytes_max: 10 * 230_000, ..LIMITS };
 
     thread_local! {
         static TALLY: Rc<MoodTally> = Rc::default();
     }
 
     pub fn add(all: &mut Vec<Box<dyn Transport>>) {
-        all.push(ringlane_rdma_stub::moody(Moods {
+        let moods = Moods {
             seed: 7,
             late: 60,
             late_max: Duration::from_micros(300),
@@ -51,7 +55,8 @@ mod device {
             refused: 1,
             interrupts: 100,
             tally: TALLY.with(Rc::clone),
-        }));
+        };
+        all.push(ringlane_rdma_stub::moody(moods, SCARCE));
     }
 
     pub fn tally() -> Device {

@@ -48,9 +48,12 @@ pub fn limited(limits: verbs::DeviceLimits) -> Box<dyn Transport> {
     over(limits, None)
 }
 
-/// The same over a device that makes trouble, by seed, for tests.
-pub fn moody(moods: soft::Moods) -> Box<dyn Transport> {
-    over(soft::LIMITS, Some(moods))
+/// The same over a device that can do so much and makes trouble, by seed, for tests.
+///
+/// # Panics
+/// As [`limited`].
+pub fn moody(moods: soft::Moods, limits: verbs::DeviceLimits) -> Box<dyn Transport> {
+    over(limits, Some(moods))
 }
 
 fn over(limits: verbs::DeviceLimits, moods: Option<soft::Moods>) -> Box<dyn Transport> {

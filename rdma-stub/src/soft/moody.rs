@@ -45,17 +45,20 @@ pub struct MoodTally {
     /// Completions that lay there after the last look, and were found by looking again after
     /// arming: events that were never going to come.
     pub lost_arms: Cell<u64>,
+    /// Ends of links that went on without the device.
+    pub plain: Cell<u64>,
 }
 
 impl MoodTally {
     /// Names and counts.
-    pub fn all(&self) -> [(&'static str, u64); 5] {
+    pub fn all(&self) -> [(&'static str, u64); 6] {
         [
             ("RdmaLate", self.late.get()),
             ("RdmaNotReady", self.not_ready.get()),
             ("RdmaRefused", self.refused.get()),
             ("RdmaInterrupt", self.interrupts.get()),
             ("RdmaLostArm", self.lost_arms.get()),
+            ("RdmaPlain", self.plain.get()),
         ]
     }
 }

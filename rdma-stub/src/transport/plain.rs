@@ -16,6 +16,9 @@ impl Rdma {
         let slot = self.slots.get(id).expect("the caller has it");
         (slot.state, slot.plain, slot.told) = (State::Plain, true, true);
         slot.shared = None;
+        if let Some(tally) = &self.tally {
+            tally.plain.set(tally.plain.get() + 1);
+        }
         let (inner, window, listener) = (slot.inner, slot.window, slot.listener);
         match listener {
             Some(listener) => cx.emit(listener, LinkEvent::Accepted(id)),

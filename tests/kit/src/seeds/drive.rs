@@ -165,8 +165,8 @@ impl Run {
         let name = self.listen(&format!("unix://@sim-{first}"))?;
         let mut devices = Vec::new();
         if self.base.schemes().contains(&"rdma") {
-            devices.push(self.listen("rdma://127.0.0.1:0")?);
-            devices.push(self.listen(&format!("rdma:///sim/{first}-device.sock"))?);
+            devices.push(self.listen("rdma://127.0.0.1:0?fallback=tcp")?);
+            devices.push(self.listen(&format!("rdma:///sim/{first}-device.sock?fallback=unix"))?);
         }
         let mut mine = Vec::new();
         for id in first..first + WAVE {
@@ -180,8 +180,8 @@ impl Run {
                 Where::Name => name.address().to_string(),
                 Where::Nobody => "tcp://127.0.0.1:1".into(),
                 Where::Host => tcp.address().to_string().replace("127.0.0.1", "multi.test"),
-                Where::Device => devices[0].address().to_string(),
-                Where::DeviceInMemory => devices[1].address().to_string(),
+                Where::Device => format!("{}?fallback=tcp", devices[0].address()),
+                Where::DeviceInMemory => format!("{}?fallback=unix", devices[1].address()),
             };
             mine.push(self.dial(plan, &at));
             if self.rng.chance(300) {
