@@ -50,7 +50,7 @@ struct Answer([u64; 4]);
 const _: () = assert!(size_of::<Request>() == 64 && size_of::<Answer>() == 32, "the kernel's");
 
 /// The kernel's side of it; made when the first counter is rung.
-struct Context {
+pub(crate) struct Context {
     /// 0 in a forked child, where it is the parent's.
     id: libc::c_ulong,
     /// An empty file to read nothing from.
@@ -60,35 +60,39 @@ struct Context {
 
 /// What rings counters.
 #[derive(Default)]
-pub(crate) struct Ringer(Option<Context>);
+pub(crate) enum Ringer {
+    #[default]
+    Untried,
+    Ready(Context),
+    /// This kernel, or what watches over us, has said no.
+    Unable,
+}
 
 impl Ringer {
     /// Rings it once. `InvalidInput`: it is no counter. `Unsupported`: this kernel cannot.
     pub(crate) fn ring(&mut self, counter: &Fd) -> io::Result<()> {
         let counter = os(counter)?.as_raw_fd();
-        let context = match &mut self.0 {
-            Some(context) => context,
-            None => self.0.insert(Context::new().map_err(unsupported)?),
-        };
-        Ok(context.ring(counter)?)
+        if matches!(self, Ringer::Untried) {
+            *self = match Context::new() {
+                Ok(context) => Ringer::Ready(context),
+                Err(error) => {
+                    log::debug!("no counter can be rung for others here: {error}");
+                    Ringer::Unable
+                }
+            };
+        }
+        match self {
+            Ringer::Ready(context) => Ok(context.ring(counter)?),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// In a forked child: the parent's is not there.
     pub(crate) fn after_fork(&mut self) {
-        if let Some(context) = &mut self.0 {
+        if let Ringer::Ready(context) = self {
             context.id = 0;
         }
-        self.0 = None;
-    }
-}
-
-/// Seccomp and kernels that were built without it say so in several ways.
-fn unsupported(error: Errno) -> io::Error {
-    match error {
-        Errno::ENOSYS | Errno::EPERM | Errno::EACCES | Errno::EAGAIN | Errno::ENOMEM => {
-            io::Error::new(io::ErrorKind::Unsupported, error)
-        }
-        other => other.into(),
+        *self = Ringer::Untried;
     }
 }
 

@@ -202,7 +202,8 @@ fn firehose(rig: &Rig) -> Outcome {
         })
         .collect();
     // A virtual ring is as fast as memory, and the sockets of its hand-over are as slow as sockets.
-    let enough = rig.scaled(64 << 20, if rig.shares_memory() { 256 << 20 } else { 4 << 20 });
+    let memory = if rig.is("rdma") { 64 << 20 } else { 256 << 20 };
+    let enough = rig.scaled(64 << 20, if rig.shares_memory() { memory } else { 4 << 20 });
     stage.until("the firehoses have gushed", || swallowed.get() >= enough);
     // Not a time: while so many bytes pass, each trickle must have had its turns.
     let least = trips.iter().map(|trips| trips.get()).min().unwrap_or(0);
