@@ -54,10 +54,35 @@ pub enum Mutant {
     ConnectDeadlineKept,
     /// Only the first address of a host name is tried.
     FirstAddressOnly,
+    /// Nothing is kept for words: data may use every receive.
+    RdmaNoReserve,
+    /// Credit goes back when bytes arrive, not when they are taken.
+    RdmaCreditEarly,
+    /// After arming nobody looks once more.
+    RdmaArmUnchecked,
+    /// After announcing sleep to a peer in shared memory nobody looks once more.
+    RdmaRestUnchecked,
+    /// What completes on a link that its owner has left is delivered.
+    RdmaDeadDelivered,
+    /// The end of stream overtakes the bytes before it.
+    RdmaEndOvertakes,
+    /// A receive that was consumed is promised before it is posted again.
+    RdmaPromisedUnposted,
 }
 
 impl Mutant {
-    /// All of them.
+    /// Those of the protocol of rdma://; `rdma-stub/tests/mutants.rs` finds them.
+    pub const RDMA: [Mutant; 7] = [
+        Mutant::RdmaNoReserve,
+        Mutant::RdmaCreditEarly,
+        Mutant::RdmaArmUnchecked,
+        Mutant::RdmaRestUnchecked,
+        Mutant::RdmaDeadDelivered,
+        Mutant::RdmaEndOvertakes,
+        Mutant::RdmaPromisedUnposted,
+    ];
+
+    /// All others; `tests/mutants.rs` finds them.
     pub const ALL: [Mutant; 18] = [
         Mutant::GenerationIgnored,
         Mutant::MoreIgnored,

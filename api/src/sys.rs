@@ -121,6 +121,9 @@ pub trait Sys {
     /// Rings a counter that [`Sys::event`] made. Not for one that a stranger holds, too: he can
     /// make the write block.
     fn ring(&mut self, event: &Fd) -> io::Result<()>;
+    /// Rings a counter that a stranger holds, too, and never waits, whatever he does with it.
+    /// `InvalidInput` if it is no counter; `Unsupported` where the kernel has no way to do it.
+    fn ring_shared(&mut self, event: &Fd) -> io::Result<()>;
     /// A descriptor that is readable when the process has ended that made this connection, or that
     /// listened (socket(7) SO_PEERPIDFD).
     fn pidfd(&mut self, socket: &Fd) -> io::Result<Fd>;

@@ -39,6 +39,10 @@ pub const QUEUE_ENTRIES: u32 = 256 * 1024;
 /// waits for us, a message more than that at most.
 pub const WIRE_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes per direction of the rings between processes of one host: seven full messages, so that
+/// neither side waits for the other while both keep up.
+pub const RING_BYTES: u32 = 64 * 1024;
+
 /// How long a link that was closed here waits until the peer's device has its goodbye.
 pub const LINGER: Duration = Duration::from_secs(5);
 

@@ -14,6 +14,7 @@
 //!   sys/watch.rs    readiness: epoll and poll
 //! ```
 
+mod counter;
 mod message;
 mod name;
 mod shared;
@@ -60,6 +61,7 @@ const PORT_LOOK: Duration = Duration::from_millis(10);
 #[derive(Default)]
 pub(crate) struct Kernel {
     signals: signal::Signals,
+    ringer: counter::Ringer,
 }
 
 impl Kernel {
@@ -71,6 +73,7 @@ impl Kernel {
     /// In a forked child: signals get pipes of their own, so that the parent's no longer ring
     /// here and ours do not ring there. The numbers of the descriptors stay.
     pub(crate) fn after_fork(&mut self) -> io::Result<()> {
+        self.ringer.after_fork();
         self.signals.after_fork()
     }
 }
@@ -304,6 +307,10 @@ impl Sys for Kernel {
 
     fn ring(&mut self, event: &Fd) -> io::Result<()> {
         shared::ring(event)
+    }
+
+    fn ring_shared(&mut self, event: &Fd) -> io::Result<()> {
+        self.ringer.ring(event)
     }
 
     fn pidfd(&mut self, socket: &Fd) -> io::Result<Fd> {

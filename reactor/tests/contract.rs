@@ -65,6 +65,7 @@ macro_rules! contract {
                 a_memory_file_has_its_size_and_its_seals_for_ever
                 what_is_no_sealed_memory_is_told
                 a_rung_counter_is_news_each_time
+                a_counter_in_a_strangers_hands_is_rung_without_waiting
                 the_pidfd_of_a_living_peer_is_quiet
             );
             contract!(@ $engine, None, ends:

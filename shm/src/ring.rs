@@ -394,7 +394,9 @@ impl Consumer {
     pub(crate) fn next_word(&self) -> u64 {
         let (at, to_end) = pieces(&self.lane, self.next, 8);
         if at.is_multiple_of(8) && to_end == 8 {
-            return u64::from_le(self.map.u64_at(at).load(Ordering::Relaxed));
+            let word = u64::from_le(self.map.u64_at(at).load(Ordering::Relaxed));
+            crash::here(Point::Copied);
+            return word;
         }
         // Records lie at multiples of eight; somebody reads bytes of this ring, too.
         let mut bytes = [0; 8];

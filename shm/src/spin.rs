@@ -2,7 +2,8 @@
 //!
 //! **Giving way.** Where the peer was last seen on this very processor, it is the one who wants it:
 //! the processor is offered to it up to [`WAYS`] times, and what it answers is found without a
-//! sleep and a wake on either side. Nothing is burnt by that, so it is the default; `?yield=0` forbids it.
+//! sleep and a wake on either side. Nothing is burnt by that, so it is the default; `?yield=0`
+//! forbids it.
 //!
 //! **Spinning**, `?spin=20us`.
 //! Being woken on another core takes 15 to 20 us on the machines this was measured on, a cache line

@@ -32,7 +32,9 @@ pub fn transport() -> Box<dyn Transport> {
     Box::new(Stream::new(Tcp))
 }
 
-struct Tcp;
+/// Names and options of TCP, for a transport whose links are introduced by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tcp;
 
 impl Family for Tcp {
     fn scheme(&self) -> &'static str {

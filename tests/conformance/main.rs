@@ -13,6 +13,7 @@ use ringlane::prelude::New;
 use ringlane::reactor::{Config, Engine, Fault};
 use ringlane_kit::sim::{Fault as Lack, Faults, Setup};
 use ringlane_kit::suite::{Rig, Row, Tools, simulated};
+use schemes::Kind;
 
 #[allow(unsafe_code)]
 mod fork;
@@ -64,14 +65,15 @@ fn engines() -> Vec<(String, Config)> {
     engines
 }
 
-fn real(row: String, scheme: &'static str, config: &Config) -> Row {
+fn real(row: String, kind: &Kind, config: &Config) -> Row {
     if let Err(error) = EventBase::with_config(config) {
         return Row::Absent { row, reason: error.to_string() };
     }
     let config = config.clone();
     Row::Ready(Rig {
         row,
-        scheme,
+        scheme: kind.scheme,
+        paths: kind.paths,
         without_memory: false,
         real: true,
         maker: Arc::new(move || EventBase::with_config(&config)),
@@ -79,7 +81,7 @@ fn real(row: String, scheme: &'static str, config: &Config) -> Row {
             raise: Some(machine::raise),
             in_child: Some(fork::in_child),
             limit_fds: Some(machine::limit_fds),
-            left_behind: None,
+            left_behind: Some(schemes::left_behind),
             patient: None,
         },
     })
@@ -87,16 +89,21 @@ fn real(row: String, scheme: &'static str, config: &Config) -> Row {
 
 fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for scheme in schemes::ALL.iter().copied() {
-        for (engine, config) in engines() {
-            rows.push(real(format!("{scheme}/{engine}"), scheme, &config));
+    for kind in schemes::ALL {
+        let failing = |name: &str| WAIT_ERRNOS.iter().any(|(_, errno)| name.ends_with(errno));
+        let wanted = |name: &str| kind.failing_waits || !failing(name);
+        for (engine, config) in engines().into_iter().filter(|(name, _)| wanted(name)) {
+            rows.push(real(format!("{}/{engine}", kind.row), kind, &config));
         }
         let calm = Setup::default();
         let moody = Setup { faults: Faults::mild(), seed: 7, ..Setup::default() };
         let tiny = Setup { socket_bytes: 2_000, blocks_max: 4, ..moody.clone() };
         for (name, setup) in [("sim", calm), ("sim-moody", moody), ("sim-tiny", tiny)] {
-            let row = format!("{scheme}/{name}");
-            rows.push(Row::Ready(simulated(&row, scheme, setup, schemes::transports)));
+            let row = format!("{}/{name}", kind.row);
+            let mut rig = simulated(&row, kind.scheme, setup, schemes::transports);
+            rig.paths = kind.paths;
+            rig.tools.left_behind = Some(schemes::left_behind_simulated);
+            rows.push(Row::Ready(rig));
         }
     }
     rows.extend(without_memory());
@@ -107,7 +114,7 @@ fn rows() -> Vec<Row> {
 fn without_memory() -> Vec<Row> {
     let mut rows = Vec::new();
     for (row, engine) in [("plain/uring", Engine::Uring), ("plain/epoll", Engine::Epoll)] {
-        rows.push(real(row.into(), "shm", &Config { engine, ..Config::default() }));
+        rows.push(real(row.into(), &schemes::SHM, &Config { engine, ..Config::default() }));
     }
     let calm = Faults::none().with(Lack::MemoryRefused, 1000);
     let moody = Faults::mild().with(Lack::MemoryRefused, 1000);

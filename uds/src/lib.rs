@@ -28,7 +28,9 @@ pub fn transport() -> Box<dyn Transport> {
     Box::new(Stream::new(Unix))
 }
 
-struct Unix;
+/// Names and options of Unix sockets, for a transport whose links are introduced by them.
+#[derive(Clone, Copy, Debug)]
+pub struct Unix;
 
 impl Family for Unix {
     fn scheme(&self) -> &'static str {

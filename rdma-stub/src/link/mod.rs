@@ -25,6 +25,7 @@ use std::io;
 use std::rc::Rc;
 
 use ringlane_api::limits::LEASE_BLOCKS_MAX;
+use ringlane_api::mutant::{self, Mutant};
 use ringlane_api::reactor::forked;
 use ringlane_api::segment::{Home, Lease};
 use ringlane_api::transport::LinkEvent;
@@ -258,6 +259,8 @@ impl Link {
         queue: QueueNumber,
         shape: Shape,
     ) -> Result<(Link, Offer), Refusal> {
+        let control = if mutant::on(Mutant::RdmaNoReserve) { 0 } else { shape.control };
+        let shape = Shape { control, ..shape };
         let region = verbs.register(shape.region_bytes())?;
         let sends = shape.sends + shape.control;
         let wanted = PairShape { queue, sends, receives: shape.receives() };

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use ringlane_api::mutant::{self, Mutant};
 use ringlane_api::reactor::Side;
 use ringlane_api::segment::Segment;
 use ringlane_api::transport::LinkEvent;
@@ -53,7 +54,10 @@ impl Link {
         match header.kind {
             Kind::Data => {
                 self.inward.arrived().map_err(Fault::Peer)?;
-                if self.phase == Phase::Open {
+                if mutant::on(Mutant::RdmaCreditEarly) {
+                    self.inward.consumed();
+                }
+                if self.phase == Phase::Open || mutant::on(Mutant::RdmaDeadDelivered) {
                     let (offset, length) = (HEADER_BYTES as u32, header.length);
                     self.held.push_back(Held { slot, offset, length });
                 }
@@ -82,7 +86,8 @@ impl Link {
 
     /// Gives the reader what it allows, and behind the last byte the end.
     pub(super) fn deliver(&mut self, scope: &mut Scope<'_>) {
-        if !matches!(self.phase, Phase::Open | Phase::Broken) {
+        let left = mutant::on(Mutant::RdmaDeadDelivered) && self.phase == Phase::Leaving;
+        if !matches!(self.phase, Phase::Open | Phase::Broken) && !left {
             return;
         }
         while self.allowance > 0 && !self.held.is_empty() {
@@ -91,11 +96,12 @@ impl Link {
                 return self.broke(scope, fault);
             }
         }
-        if !self.held.is_empty() || self.read_over {
+        let overtakes = mutant::on(Mutant::RdmaEndOvertakes) && self.peer_finished;
+        if (!self.held.is_empty() && !overtakes) || self.read_over {
             return;
         }
         if self.peer_finished {
-            if self.allowance > 0 {
+            if self.allowance > 0 || overtakes {
                 self.read_over = true;
                 scope.events.push(LinkEvent::Eof);
             }
@@ -132,8 +138,12 @@ impl Link {
         self.held.pop_front();
         if self.phase == Phase::Open {
             // Posted first: a credit is a promise that a receive is there.
-            self.post_receive(scope.verbs, slot).map_err(Fault::Refused)?;
-            self.inward.consumed();
+            if !mutant::on(Mutant::RdmaPromisedUnposted) {
+                self.post_receive(scope.verbs, slot).map_err(Fault::Refused)?;
+            }
+            if !mutant::on(Mutant::RdmaCreditEarly) {
+                self.inward.consumed();
+            }
         }
         Ok(())
     }

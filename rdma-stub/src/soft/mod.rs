@@ -11,6 +11,10 @@
 //! contract of [`verbs`](crate::verbs); the names of its errors are the ones that hardware gives.
 
 mod fabric;
+mod frame;
+mod joined;
+mod memory;
+mod moody;
 mod pair;
 mod queue;
 mod region;
@@ -29,6 +33,9 @@ use queue::Queue;
 use region::Regions;
 
 pub use fabric::{Cable, Fabric, Fate};
+pub use joined::Joined;
+pub use memory::{MemoryCounters, MemoryWire};
+pub use moody::{MoodTally, Moods, Moody};
 pub use region::POISON;
 pub use stream::StreamWire;
 pub use wire::{Packet, Says, Wire};
@@ -150,7 +157,7 @@ impl<W: Wire> Device<W> {
 
     /// When it wants to run though nothing arrived, on its wire's clock.
     pub fn deadline(&self) -> Option<Duration> {
-        self.active().filter_map(Pair::deadline).min()
+        self.active().filter_map(Pair::deadline).chain(self.wire.deadline()).min()
     }
 
     /// Whether something waits for room on the wire.

@@ -1,10 +1,5 @@
 //! A wire between processes that is a byte stream: packets in frames, as iWARP puts RDMA on TCP.
 //!
-//! ```text
-//!   0         4    8      12       16     17       20
-//!   | length  | to | from | number | says | 0 0 0  | payload …      little-endian
-//! ```
-//!
 //! A machine without input and output: [`StreamWire::feed`] takes what came, [`StreamWire::out`]
 //! is what must go. Each connection is a port. A peer whose frames make no sense spoils its own
 //! port: nothing more is read from it, and its owner is told by [`StreamWire::is_spoiled`].
@@ -15,11 +10,10 @@ use std::time::Duration;
 use ringlane_api::evbuffer::Evbuffer;
 use ringlane_api::segment::Segment;
 
-use super::wire::{Packet, Says, Wire};
+use super::frame::{self, FRAME_BYTES};
+use super::wire::{Packet, Wire};
 use crate::limits;
-use crate::verbs::{PairNumber, Port};
-
-const FRAME_BYTES: usize = 20;
+use crate::verbs::Port;
 
 #[derive(Default)]
 struct Line {
@@ -120,35 +114,18 @@ impl Line {
         if self.spoiled || self.incoming.copyout(&mut front) < FRAME_BYTES {
             return None;
         }
-        let word = |at: usize| {
-            u32::from_le_bytes([front[at], front[at + 1], front[at + 2], front[at + 3]])
-        };
-        let length = word(0);
-        let known = match front[16] {
-            1 => (1..=length_max).contains(&length),
-            2..=4 => length == 0,
-            _ => false,
-        };
-        if !known || front[17..] != [0; 3] {
+        let Some(front) = frame::decode(&front, length_max) else {
             self.spoiled = true;
             self.incoming.drain(self.incoming.len());
             return None;
-        }
-        if self.incoming.len() < FRAME_BYTES + length as usize {
+        };
+        if self.incoming.len() < FRAME_BYTES + front.length as usize {
             return None;
         }
         self.incoming.drain(FRAME_BYTES);
-        let says = match front[16] {
-            1 => {
-                let mut bytes = vec![0; length as usize];
-                self.incoming.remove(&mut bytes);
-                Says::Message(bytes)
-            }
-            2 => Says::Placed,
-            3 => Says::NotReady,
-            _ => Says::Refused,
-        };
-        Some(Packet { to: PairNumber(word(4)), from: PairNumber(word(8)), number: word(12), says })
+        let mut payload = vec![0; front.length as usize];
+        self.incoming.remove(&mut payload);
+        Some(front.packet(payload))
     }
 }
 
@@ -162,18 +139,7 @@ impl Wire for StreamWire {
         if line.outgoing.len() >= most {
             return Err(packet);
         }
-        let (says, payload): (u8, &[u8]) = match &packet.says {
-            Says::Message(bytes) => (1, bytes),
-            Says::Placed => (2, &[]),
-            Says::NotReady => (3, &[]),
-            Says::Refused => (4, &[]),
-        };
-        let mut front = [0; FRAME_BYTES];
-        front[0..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
-        front[4..8].copy_from_slice(&packet.to.0.to_le_bytes());
-        front[8..12].copy_from_slice(&packet.from.0.to_le_bytes());
-        front[12..16].copy_from_slice(&packet.number.to_le_bytes());
-        front[16] = says;
+        let (front, payload) = frame::encode(&packet);
         line.outgoing.add(&front);
         line.outgoing.add(payload);
         if !std::mem::replace(&mut line.going, true) {
@@ -213,6 +179,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::soft::Says;
+    use crate::verbs::PairNumber;
 
     fn packet() -> impl Strategy<Value = Packet> {
         let says = prop_oneof![

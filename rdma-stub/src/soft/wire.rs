@@ -51,4 +51,8 @@ pub trait Wire {
     fn interrupts(&mut self) -> bool;
     /// The longest message it can carry, in bytes.
     fn message_bytes_max(&self) -> u32;
+    /// When something arrives that is on its way already, if only the clock has to go on.
+    fn deadline(&self) -> Option<Duration> {
+        None
+    }
 }

@@ -4,10 +4,13 @@ use std::io;
 use std::time::Duration;
 
 use ringlane_api::reactor::Side;
+use ringlane_api::segment::Segment;
 use ringlane_api::transport::{Armed, Cx, LinkEvent, LinkId};
 
-use super::{DEVICE, Rdma, State};
+use super::memory::FDS_MAX;
+use super::{Carrier, DEVICE, Rdma, State};
 use crate::dispatch;
+use crate::health;
 use crate::link::Fault;
 use crate::verbs::Port;
 
@@ -37,22 +40,24 @@ impl Rdma {
                     slot.greeting.push(segment);
                     self.greeted(cx, id);
                 }
-                (State::Open | State::Leaving, Some(port)) => {
-                    self.dispatch.verbs_mut().wire_mut().feed(port, segment);
-                    self.fed.push(port);
-                    self.stirred = true;
-                }
+                (State::Plain, _) => self.plain_received(cx, id, segment),
+                (State::Open | State::Leaving, Some(port)) => self.arrived(cx, port, segment),
                 _ => cx.release(segment),
             },
-            LinkEvent::Sent(n) => {
-                slot.handed -= n;
-                self.leave_if_said(cx, id);
+            LinkEvent::Descriptors(fds) if slot.state == State::Greeting => {
+                slot.fds.extend(fds);
+                slot.fds.truncate(FDS_MAX);
             }
+            LinkEvent::Sent(n) => self.inner_sent(cx, id, n),
+            LinkEvent::Writable if slot.state == State::Plain => cx.emit(id, event),
             LinkEvent::Writable => {
                 if let Some(port) = slot.port {
                     self.push_out(cx, port);
                 }
                 self.stirred = true;
+            }
+            LinkEvent::Eof | LinkEvent::Failed(..) if slot.state == State::Plain => {
+                self.plain_ended(cx, id, event);
             }
             LinkEvent::Eof => self.inner_over(cx, id, io::ErrorKind::ConnectionReset.into()),
             LinkEvent::Failed(side, error) if slot.state == State::Listening => {
@@ -68,6 +73,34 @@ impl Rdma {
         }
     }
 
+    /// Bytes of an open link: packets, or, where those travel in memory, a ring.
+    pub(super) fn arrived(&mut self, cx: &mut Cx<'_>, port: Port, segment: Segment) {
+        match Carrier::inside(port) {
+            None => {
+                self.stream().feed(port, segment);
+                self.fed.push(port);
+            }
+            Some(port) => {
+                cx.release(segment);
+                self.memory().wake(port);
+            }
+        }
+        self.stirred = true;
+    }
+
+    fn inner_sent(&mut self, cx: &mut Cx<'_>, id: LinkId, n: usize) {
+        let Some(slot) = self.slots.get(id) else { return };
+        if slot.plain {
+            self.plain_sent(cx, id, n);
+        } else {
+            slot.handed -= n;
+            if slot.ring_due {
+                self.ring_by_byte(cx, id);
+            }
+        }
+        self.leave_if_said(cx, id);
+    }
+
     /// The link that introduced ends: the peer is gone.
     fn inner_over(&mut self, cx: &mut Cx<'_>, id: LinkId, error: io::Error) {
         let Some(slot) = self.slots.get(id) else { return };
@@ -80,44 +113,72 @@ impl Rdma {
             (State::Greeting, _) => self.unmet(cx, id, error),
             (State::Open | State::Leaving, Some(key)) => {
                 // What had come before counts.
+                self.wake(id);
+                self.dispatch.verbs_mut().wire_mut().hurry();
                 self.dispatch.verbs_mut().run();
                 self.dispatch.peer_lost(key, Fault::Reset, &mut self.events);
                 self.stirred = true;
                 self.tell(cx);
             }
             (State::Leaving, None) => self.hang_up(cx, id),
-            (State::Listening | State::Open, _) => {}
+            (State::Listening | State::Open | State::Plain, _) => {}
         }
     }
 
-    /// One turn of the device, and everything that is due leaves.
-    pub(super) fn drive(&mut self, cx: &mut Cx<'_>) -> Armed {
-        if !std::mem::take(&mut self.stirred) {
+    /// One turn of the device, and everything that is due leaves. `idle`: the loop sleeps if there
+    /// is nothing to do.
+    pub(super) fn drive(&mut self, cx: &mut Cx<'_>, idle: bool) -> Armed {
+        if !std::mem::take(&mut self.stirred) && !self.memory().is_hot() {
             return Armed::Quiet;
         }
         let epoch = *self.epoch.get_or_insert(cx.now());
         let now = cx.now().saturating_duration_since(epoch);
-        self.dispatch.verbs_mut().wire_mut().set_now(now);
+        self.stream().set_now(now);
+        self.memory().set_now(now);
         let mut again = true;
         for _ in 0..ROUNDS_MAX {
-            self.dispatch.verbs_mut().run();
-            self.spoiled(cx);
-            let more = self.dispatch.progress(&mut self.events);
-            again = self.dispatch.arm(&mut self.events) == dispatch::Armed::Again || more;
-            // The words that were due go on the wire.
-            self.dispatch.verbs_mut().run();
-            self.tell(cx);
-            for port in self.dispatch.verbs_mut().wire_mut().going() {
-                self.push_out(cx, port);
-            }
-            self.look_inside(cx);
+            again = self.round(cx);
+            // Asleep from here on for peers in shared memory, unless one of them was quicker.
+            again = again || (idle && self.memory().rest());
             if !again {
                 break;
             }
         }
         self.set_alarm(cx, now);
+        self.watch();
         self.stirred |= again;
         if self.stirred { Armed::Busy } else { Armed::Quiet }
+    }
+
+    /// Tells of messages that credits should have held back.
+    fn watch(&mut self) {
+        let naks = self.dispatch.verbs().counters().not_ready_naks;
+        let before = std::mem::replace(&mut self.not_ready_told, naks);
+        if naks > before {
+            health::add_not_ready(naks - before);
+        }
+        let rescued = self.dispatch.counters().rescued_by_looking_again;
+        let before = std::mem::replace(&mut self.rescued_told, rescued);
+        if let Some(tally) = &self.tally {
+            tally.lost_arms.set(tally.lost_arms.get() + rescued - before);
+        }
+    }
+
+    /// The device runs, the links hear of it, and what is due leaves. Whether there is more.
+    fn round(&mut self, cx: &mut Cx<'_>) -> bool {
+        self.dispatch.verbs_mut().run();
+        self.spoiled(cx);
+        let more = self.dispatch.progress(&mut self.events);
+        let armed = self.dispatch.arm(&mut self.events);
+        // The words that were due go on the wire.
+        self.dispatch.verbs_mut().run();
+        self.tell(cx);
+        for port in self.stream().going() {
+            self.push_out(cx, port);
+        }
+        self.publish(cx);
+        self.look_inside(cx);
+        armed == dispatch::Armed::Again || more
     }
 
     /// The device is run again when its clock wants it.
@@ -135,16 +196,17 @@ impl Rdma {
     /// Peers whose frames made no sense have lost their links.
     fn spoiled(&mut self, cx: &mut Cx<'_>) {
         let mut fed = std::mem::take(&mut self.fed);
-        for port in fed.drain(..) {
-            if !self.dispatch.verbs_mut().wire_mut().is_spoiled(port) {
-                continue;
-            }
+        let mut lost = self.memory().spoiled();
+        lost.iter_mut().for_each(|port| *port = Carrier::outside(*port));
+        let stream = self.stream();
+        lost.extend(fed.drain(..).filter(|port| stream.is_spoiled(*port)));
+        self.fed = fed;
+        for port in lost {
             let key = self.by_port.get(&port).copied().and_then(|id| self.slots.get(id)?.key);
             if let Some(key) = key {
                 self.dispatch.peer_lost(key, Fault::Frame, &mut self.events);
             }
         }
-        self.fed = fed;
         self.tell(cx);
     }
 
@@ -153,7 +215,7 @@ impl Rdma {
         let Some(id) = self.by_port.get(&port).copied() else { return };
         let Some(slot) = self.slots.get(id) else { return };
         let (inner, over) = (slot.inner, slot.inner_over || slot.inner_closed);
-        let Some(out) = self.dispatch.verbs_mut().wire_mut().out(port) else { return };
+        let Some(out) = self.stream().out(port) else { return };
         let mut bytes = std::mem::take(out);
         let before = bytes.len();
         if over {
@@ -162,7 +224,7 @@ impl Rdma {
             self.inside(cx, |below, cx| below.send(cx, inner, &mut bytes, &mut Vec::new()));
             self.slots.get(id).expect("still there").handed += before - bytes.len();
         }
-        if let Some(out) = self.dispatch.verbs_mut().wire_mut().out(port) {
+        if let Some(out) = self.stream().out(port) {
             *out = bytes;
         }
         self.leave_if_said(cx, id);
@@ -197,8 +259,8 @@ impl Rdma {
             return;
         }
         let (over, handed, port) = (slot.inner_over, slot.handed, slot.port);
-        let wire = self.dispatch.verbs_mut().wire_mut();
-        let unsaid = port.and_then(|port| wire.out(port)).is_some_and(|out| !out.is_empty());
+        let stream = self.stream();
+        let unsaid = port.and_then(|port| stream.out(port)).is_some_and(|out| !out.is_empty());
         if over || (handed == 0 && !unsaid) {
             self.hang_up(cx, id);
         }
@@ -210,19 +272,28 @@ impl Rdma {
         if slot.inner_closed {
             return self.close_if_over(cx, id);
         }
+        // The peer finds what was said last when it hears of our end.
+        self.publish(cx);
+        self.forget_bell(cx, id);
         self.inside(cx, |below, cx| below.abort(cx, inner));
         self.stirred = true;
     }
 
     /// Frees a link that has nothing left anywhere.
-    fn close_if_over(&mut self, cx: &mut Cx<'_>, id: LinkId) {
+    pub(super) fn close_if_over(&mut self, cx: &mut Cx<'_>, id: LinkId) {
         let Some(slot) = self.slots.get(id) else { return };
         if !slot.inner_closed || slot.key.is_some() {
             return;
         }
+        if slot.poll.is_some() {
+            return self.forget_bell(cx, id);
+        }
         let (port, told) = (slot.port, slot.told);
         if let Some(port) = port {
-            self.dispatch.verbs_mut().wire_mut().remove(port);
+            match Carrier::inside(port) {
+                None => self.stream().remove(port),
+                Some(port) => self.memory().remove(port),
+            }
             self.by_port.remove(&port);
         }
         self.slots.remove(id);

@@ -1,21 +1,28 @@
-//! `rdma://host:port`: links over the software device, introduced by a TCP link that stays.
+//! `rdma://host:port`, `rdma:///run/x.sock`: links over the software device, introduced by a TCP
+//! link or a Unix one that stays.
 //!
 //! ```text
-//!  connect ─► Dialing ─tcp─► Greeting ─hellos─► Open ─abort─► Leaving ─both closed─► free
-//!  (tcp accepts) ───────────────^
+//!  connect ─► Dialing ─there─► Greeting ─hellos─► Open ──abort─► Leaving ─all closed─► free
+//!  (accepted) ───────────────────^  └─no device─► Plain ──abort───^
 //!  listen  ─► Listening ──────────────────────────────────────────^
 //! ```
 //!
-//! The TCP link carries the hellos, then the device's packets ([`StreamWire`]), and its end is the
-//! notice of the peer's death, which the device alone might never get. What came is fed to the
-//! wire at once; the device runs, and everything that is due leaves, in
+//! The link that introduces carries the hellos, and its end is the notice of the peer's death,
+//! which the device alone might never get. TCP carries the device's packets, too ([`StreamWire`]);
+//! between processes of one host they travel in shared memory ([`MemoryWire`]). The device runs,
+//! and everything that is due leaves, in
 //! [`Transport::arm`](ringlane_api::transport::Transport::arm), once per turn.
 
+mod address;
+mod below;
 mod drive;
 mod greet;
+mod memory;
+mod plain;
 mod slots;
 
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ringlane_api::address::Address;
@@ -24,6 +31,7 @@ use ringlane_api::evbuffer::Evbuffer;
 use ringlane_api::fd::Fd;
 use ringlane_api::reactor::Completion;
 use ringlane_api::slab::Key;
+use ringlane_api::stream::{Family, Stream};
 use ringlane_api::transport::{
     Armed, Caps, Cx, InnerEvents, LinkEvent, LinkId, LinkInfo, LinkOptions, ListenOptions,
     Transport,
@@ -32,9 +40,15 @@ use ringlane_api::transport::{
 use crate::dispatch::{Dispatch, Events};
 use crate::limits;
 use crate::link::{Fault, Shape};
-use crate::soft::{Device, LIMITS, StreamWire};
-use crate::verbs::{Port, Refusal};
+use crate::soft::{Device, Joined, MemoryWire, MoodTally, Moods, Moody, StreamWire};
+use crate::verbs::{DeviceLimits, Port, Refusal};
+use address::terms;
 use slots::{Slots, State};
+
+pub(crate) use below::Below;
+
+/// What carries the device's packets.
+type Carrier = Joined<StreamWire, MemoryWire>;
 
 /// What addresses begin with.
 const SCHEME: &str = "rdma";
@@ -45,7 +59,7 @@ const DEVICE: LinkId = LinkId { slot: u32::MAX, generation: 0 };
 /// The transport, over whatever introduces its links.
 pub(crate) struct Rdma {
     inner: Box<dyn Transport>,
-    dispatch: Dispatch<Device<StreamWire>>,
+    dispatch: Dispatch<Device<Moody<Carrier>>>,
     shape: Shape,
     slots: Slots,
     by_inner: HashMap<LinkId, LinkId>,
@@ -62,13 +76,28 @@ pub(crate) struct Rdma {
     epoch: Option<Instant>,
     /// When the device's own timer is due, by the device's clock.
     alarm: Option<Duration>,
+    /// Messages without a receive that were told of.
+    not_ready_told: u64,
+    /// Completions found after arming that were counted.
+    rescued_told: u64,
+    tally: Option<Rc<MoodTally>>,
 }
 
 impl Rdma {
-    pub(crate) fn new(inner: Box<dyn Transport>, shape: Shape) -> Result<Rdma, Refusal> {
+    pub(crate) fn new(
+        below: Below<impl Family + 'static, impl Family + 'static>,
+        shape: Shape,
+        limits: DeviceLimits,
+        moods: Option<Moods>,
+    ) -> Result<Rdma, Refusal> {
+        let tally = moods.as_ref().map(|moods| Rc::clone(&moods.tally));
+        let wire = Joined {
+            first: StreamWire::new(shape.message_bytes),
+            second: MemoryWire::new(shape.message_bytes),
+        };
         Ok(Rdma {
-            inner,
-            dispatch: Dispatch::new(Device::new(StreamWire::new(shape.message_bytes), LIMITS))?,
+            inner: Box::new(Stream::new(below)),
+            dispatch: Dispatch::new(Device::new(Moody::new(wire, moods), limits))?,
             shape,
             slots: Slots::default(),
             by_inner: HashMap::new(),
@@ -81,19 +110,18 @@ impl Rdma {
             stirred: false,
             epoch: None,
             alarm: None,
+            not_ready_told: 0,
+            rescued_told: 0,
+            tally,
         })
     }
 
-    /// The address of the link that introduces.
-    fn below(&self, address: &Address) -> Result<Address> {
-        let rest = address.to_string();
-        let rest = rest.strip_prefix(SCHEME).unwrap_or(&rest);
-        format!("{}{rest}", self.inner.scheme()).parse()
+    fn stream(&mut self) -> &mut StreamWire {
+        &mut self.dispatch.verbs_mut().wire_mut().wire_mut().first
     }
 
-    fn above(&self, address: &Address) -> Option<Address> {
-        let text = address.to_string();
-        format!("{SCHEME}{}", text.strip_prefix(self.inner.scheme())?).parse().ok()
+    fn memory(&mut self) -> &mut MemoryWire {
+        &mut self.dispatch.verbs_mut().wire_mut().wire_mut().second
     }
 
     /// Calls the transport inside and keeps what happened there.
@@ -127,26 +155,28 @@ impl Transport for Rdma {
     }
 
     fn check(&self, address: &Address) -> Result<()> {
-        let below = self.below(address)?;
-        self.inner.check(&below).map_err(|error| error.at(address))
+        self.inner.check(&terms(address)?.below).map_err(|error| error.at(address))
     }
 
     fn listen(&mut self, cx: &mut Cx<'_>, at: &Address, options: &ListenOptions) -> Result<LinkId> {
-        let below = self.below(at)?;
+        let terms = terms(at)?;
+        let mut options = options.clone();
+        options.link.receive_fds = terms.local;
         let inner = self
-            .inside(cx, |inner, cx| inner.listen(cx, &below, options))
+            .inside(cx, |inner, cx| inner.listen(cx, &terms.below, &options))
             .map_err(|error| error.at(at))?;
-        let id = self.slots.insert(State::Listening, inner);
+        let id = self.slots.insert(State::Listening, inner, Rc::new(terms));
         self.by_inner.insert(inner, id);
         Ok(id)
     }
 
     fn connect(&mut self, cx: &mut Cx<'_>, to: &Address, options: &LinkOptions) -> Result<LinkId> {
-        let below = self.below(to)?;
+        let terms = terms(to)?;
+        let options = LinkOptions { receive_fds: terms.local, ..options.clone() };
         let inner = self
-            .inside(cx, |inner, cx| inner.connect(cx, &below, options))
+            .inside(cx, |inner, cx| inner.connect(cx, &terms.below, &options))
             .map_err(|error| error.at(to))?;
-        let id = self.slots.insert(State::Dialing, inner);
+        let id = self.slots.insert(State::Dialing, inner, Rc::new(terms));
         self.by_inner.insert(inner, id);
         let slot = self.slots.get(id).expect("just made");
         slot.told = true;
@@ -173,15 +203,24 @@ impl Transport for Rdma {
     }
 
     fn info(&mut self, cx: &mut Cx<'_>, link: LinkId) -> LinkInfo {
-        let Some(inner) = self.slots.get(link).map(|slot| slot.inner) else {
-            return LinkInfo::default();
-        };
+        let Some(slot) = self.slots.get(link) else { return LinkInfo::default() };
+        let (inner, local) = (slot.inner, slot.terms.local);
         let info = self.inside(cx, |below, cx| below.info(cx, inner));
-        let above = |address: &Option<Address>| address.as_ref().and_then(|a| self.above(a));
-        LinkInfo { local: above(&info.local), peer: above(&info.peer), ..info }
+        let above = |address: &Option<Address>| address.as_ref().map(address::above);
+        LinkInfo {
+            local: above(&info.local),
+            peer: above(&info.peer),
+            credentials: info.credentials.filter(|_| local),
+            ..info
+        }
     }
 
-    fn send(&mut self, cx: &mut Cx<'_>, link: LinkId, out: &mut Evbuffer, _fds: &mut Vec<Fd>) {
+    fn send(&mut self, cx: &mut Cx<'_>, link: LinkId, out: &mut Evbuffer, fds: &mut Vec<Fd>) {
+        fds.clear();
+        if let Some(inner) = self.slots.plain(link) {
+            self.inside(cx, |below, cx| below.send(cx, inner, out, fds));
+            return self.look_inside(cx);
+        }
         let Some(key) = self.slots.open_key(link) else { return };
         let mut dead = Vec::new();
         let mut file = |fd: &Fd, offset, into: &mut [u8]| cx.sys().read_at(fd, offset, into);
@@ -198,6 +237,10 @@ impl Transport for Rdma {
             let inner = slot.inner;
             return self.inside(cx, |below, cx| below.grant(cx, inner, amount));
         }
+        if slot.state == State::Plain {
+            self.plain_grant(cx, link, amount);
+            return self.look_inside(cx);
+        }
         let Some(key) = self.slots.open_key(link) else { return };
         self.dispatch.grant(key, amount, &mut self.events);
         self.stirred = true;
@@ -205,6 +248,10 @@ impl Transport for Rdma {
     }
 
     fn finish(&mut self, cx: &mut Cx<'_>, link: LinkId) {
+        if let Some(inner) = self.slots.plain(link) {
+            self.inside(cx, |below, cx| below.finish(cx, inner));
+            return self.look_inside(cx);
+        }
         let Some(key) = self.slots.open_key(link) else { return };
         self.dispatch.finish(key, &mut self.events);
         self.stirred = true;
@@ -235,6 +282,9 @@ impl Transport for Rdma {
     }
 
     fn complete(&mut self, cx: &mut Cx<'_>, completion: Completion) {
+        if !completion.token.is_inner() {
+            return self.bell_rang(cx, &completion);
+        }
         self.inside(cx, |inner, cx| inner.complete(cx, completion.of_inner()));
         self.look_inside(cx);
     }
@@ -255,7 +305,7 @@ impl Transport for Rdma {
                 self.tell(cx);
             }
             (State::Leaving, None) => self.hang_up(cx, link),
-            (State::Listening | State::Dialing | State::Open, _) => {}
+            (State::Listening | State::Dialing | State::Open | State::Plain, _) => {}
         }
     }
 
@@ -267,7 +317,7 @@ impl Transport for Rdma {
     fn arm(&mut self, cx: &mut Cx<'_>, idle: bool) -> Armed {
         self.inside(cx, |inner, cx| inner.arm(cx, idle));
         self.look_inside(cx);
-        self.drive(cx)
+        self.drive(cx, idle)
     }
 
     /// The links belong to the parent: their memory and their packets cannot be had twice.

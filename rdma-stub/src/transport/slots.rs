@@ -1,11 +1,16 @@
 //! The links of the transport, as its base knows them.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringlane_api::evbuffer::Evbuffer;
+use ringlane_api::fd::Fd;
+use ringlane_api::reactor::OpId;
 use ringlane_api::slab::Key;
-use ringlane_api::transport::LinkId;
+use ringlane_api::transport::{LinkEvent, LinkId};
 
+use super::address::Terms;
+use super::memory::Shared;
 use crate::verbs::Port;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,12 +21,16 @@ pub(super) enum State {
     /// A hello is awaited.
     Greeting,
     Open,
+    /// Open without the device: bytes go over the link that introduced it, as they are.
+    Plain,
     /// Its owner has left.
     Leaving,
 }
 
 pub(super) struct Slot {
     pub(super) state: State,
+    /// Of its own address, or of its listener's.
+    pub(super) terms: Rc<Terms>,
     /// The link that introduced it.
     pub(super) inner: LinkId,
     /// `Closed` of that link came.
@@ -40,6 +49,27 @@ pub(super) struct Slot {
     pub(super) window: u64,
     /// How long a hello is waited for.
     pub(super) patience: Duration,
+    /// It has offered to go on without the device, or does.
+    pub(super) plain: bool,
+    /// The end of a plain link, while what came before it is still here.
+    pub(super) ended: Option<LinkEvent>,
+    /// Descriptors that came and were not looked at.
+    pub(super) fds: Vec<Fd>,
+    /// What it shares with a peer on this host.
+    pub(super) shared: Option<Box<Shared>>,
+    /// The poll of our bell.
+    pub(super) poll: Option<OpId>,
+    /// A byte that rings the peer waits for the one before it.
+    pub(super) ring_due: bool,
+}
+
+impl Slot {
+    /// So many bytes of the window are used up.
+    pub(super) fn pay(&mut self, bytes: usize) {
+        if self.window != u64::MAX {
+            self.window = self.window.saturating_sub(bytes as u64);
+        }
+    }
 }
 
 /// Generation-checked places.
@@ -50,9 +80,10 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn insert(&mut self, state: State, inner: LinkId) -> LinkId {
+    pub(super) fn insert(&mut self, state: State, inner: LinkId, terms: Rc<Terms>) -> LinkId {
         let slot = Box::new(Slot {
             state,
+            terms,
             inner,
             inner_closed: false,
             inner_over: false,
@@ -64,6 +95,12 @@ impl Slots {
             greeting: Evbuffer::new(),
             window: 0,
             patience: ringlane_api::limits::CONNECT_TIMEOUT,
+            plain: false,
+            ended: None,
+            fds: Vec::new(),
+            shared: None,
+            poll: None,
+            ring_due: false,
         });
         let at = self.free.pop().unwrap_or_else(|| {
             self.places.push((0, None));
@@ -84,6 +121,11 @@ impl Slots {
             self.places[id.slot as usize].1 = None;
             self.free.push(id.slot);
         }
+    }
+
+    /// The link that carries a plain one.
+    pub(super) fn plain(&mut self, id: LinkId) -> Option<LinkId> {
+        self.get(id).filter(|slot| slot.state == State::Plain).map(|slot| slot.inner)
     }
 
     /// The device's link of an open one.

@@ -3,6 +3,9 @@
 //! A node's loop is honest: it sleeps when `arm` says so, and then only an event of its device
 //! wakes it, or its user. A lost wake-up is therefore a stall, which `run` reports with the seed.
 
+#[allow(dead_code, reason = "not every test shares memory")]
+pub mod memory;
+
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
@@ -152,7 +155,7 @@ impl World {
         for _ in 0..5_000_000_u64 {
             let moved = self.step();
             if self.nodes.iter().all(|node| node.ends.iter().all(|end| end.closed)) {
-                return;
+                return self.nobody_was_not_ready();
             }
             if moved {
                 continue;
@@ -160,6 +163,14 @@ impl World {
             panic!("seed {}: stalled: {}", self.seed, self.picture());
         }
         panic!("seed {}: no end: {}", self.seed, self.picture());
+    }
+
+    /// Credits promise receives, whatever becomes of packets, links and devices.
+    fn nobody_was_not_ready(&self) {
+        for node in &self.nodes {
+            let naks = node.dispatch.verbs().counters().not_ready_naks;
+            assert_eq!(naks, 0, "seed {}: messages without a receive", self.seed);
+        }
     }
 
     /// Runs until nothing moves any more.
@@ -267,6 +278,16 @@ impl World {
 }
 
 impl Node {
+    /// The owner of an end leaves it. What was said before that is not heard any more.
+    pub fn leave(&mut self, at: usize) {
+        let end = &mut self.ends[at];
+        end.aborted = true;
+        self.asleep = false;
+        let key = end.key;
+        self.events.retain(|(of, event)| *of != key || matches!(event, LinkEvent::Sent(_)));
+        self.dispatch.abort(key, &mut self.events);
+    }
+
     /// Runs what the users do about what happened.
     fn users(&mut self, rng: &mut Rng, closes: bool) {
         for (key, event) in std::mem::take(&mut self.events) {
@@ -282,11 +303,7 @@ impl Node {
             let read_over = end.eof || failed(Side::Write);
             let write_over = end.sent == end.plan.writes || failed(Side::Read);
             if closes && !end.aborted && read_over && write_over {
-                end.aborted = true;
-                // What was said before it left is not heard any more.
-                let key = end.key;
-                self.events.retain(|(of, event)| *of != key || matches!(event, LinkEvent::Sent(_)));
-                self.dispatch.abort(end.key, &mut self.events);
+                self.leave(at);
             }
         }
     }

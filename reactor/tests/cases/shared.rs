@@ -120,6 +120,38 @@ pub fn a_rung_counter_is_news_each_time(mut bench: Bench) {
     }
 }
 
+/// A stranger fills the counter and makes writing to it wait: whoever rings it does not, and
+/// whoever polls it hears of each ring. What is no counter is told.
+pub fn a_counter_in_a_strangers_hands_is_rung_without_waiting(mut bench: Bench) {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let event = bench.sys().event().expect("a counter");
+    let stranger = event.as_os().expect("the kernel's").try_clone_to_owned().expect("a copy");
+    fcntl(&stranger, FcntlArg::F_SETFL(OFlag::empty())).expect("it may wait from now on");
+    let op = Op::Poll { fd: event.clone(), ready: Ready::READ, multishot: true, edge: true };
+    let (token, _) = bench.push(op);
+    for fill in [false, true] {
+        if fill {
+            let full = (u64::MAX - 101).to_ne_bytes();
+            nix::unistd::write(&stranger, &full).expect("there is room for it");
+            bench.next(token);
+        }
+        // More often than answers are kept for.
+        for _ in 0..100 {
+            match bench.sys().ring_shared(&event) {
+                Ok(()) => {}
+                // No asynchronous reads here: a kernel without them, or seccomp.
+                Err(error) => return assert_eq!(error.kind(), std::io::ErrorKind::Unsupported),
+            }
+            let completion = bench.next(token);
+            let Ok(Outcome::Ready(ready)) = completion.result else { panic!("{completion:?}") };
+            assert!(ready.contains(Ready::READ));
+        }
+    }
+    let file = bench.sys().memory(4096).expect("memory");
+    let refused = bench.sys().ring_shared(&file).expect_err("it is no counter");
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
+}
+
 pub fn the_pidfd_of_a_living_peer_is_quiet(mut bench: Bench) {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
     // The socket's peer is this process: its own pidfd is not readable.

@@ -164,9 +164,17 @@ impl Run {
         let path = self.listen(&format!("unix:///sim/{first}.sock"))?;
         let name = self.listen(&format!("unix://@sim-{first}"))?;
         let shm = self.listen(&format!("shm://@shm-{first}?fallback=unix"))?;
+        let mut devices = Vec::new();
+        if self.base.schemes().contains(&"rdma") {
+            devices.push(self.listen("rdma://127.0.0.1:0?fallback=tcp")?);
+            devices.push(self.listen(&format!("rdma:///sim/{first}-device.sock?fallback=unix"))?);
+        }
         let mut mine = Vec::new();
         for id in first..first + WAVE {
-            let plan = Plan::draw(&mut self.rng, id);
+            let mut plan = Plan::draw(&mut self.rng, id);
+            if !devices.is_empty() {
+                plan.onto_device(&mut self.rng);
+            }
             let at = match plan.to {
                 Where::Tcp => tcp.address().to_string(),
                 Where::Path => path.address().to_string(),
@@ -174,6 +182,8 @@ impl Run {
                 Where::Shm => format!("shm://@shm-{first}{}", plan.memory()),
                 Where::Nobody => "tcp://127.0.0.1:1".into(),
                 Where::Host => tcp.address().to_string().replace("127.0.0.1", "multi.test"),
+                Where::Device => format!("{}?fallback=tcp", devices[0].address()),
+                Where::DeviceInMemory => format!("{}?fallback=unix", devices[1].address()),
             };
             mine.push(self.dial(plan, &at));
             if self.rng.chance(300) {
@@ -181,7 +191,7 @@ impl Run {
             }
         }
         self.drain("the clients", |_| mine.iter().all(|link| link.client_over.get()))?;
-        for listener in [tcp, path, name, shm] {
+        for listener in [tcp, path, name, shm].into_iter().chain(devices) {
             listener.free();
         }
         // A late dial that nobody will serve: it must end too.

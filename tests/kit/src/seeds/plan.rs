@@ -42,6 +42,9 @@ pub(super) enum Where {
     Nobody,
     /// By a host name whose first address refuses.
     Host,
+    /// A device, whose packets go over TCP, or through shared memory.
+    Device,
+    DeviceInMemory,
 }
 
 /// A connection's life.
@@ -108,6 +111,15 @@ impl Plan {
             high: if rng.chance(250) { rng.between(2_000, 40_000) as usize } else { 0 },
             priority: rng.below(3) as usize,
         }
+    }
+
+    /// Dials a device instead, in some runs of a build that has one.
+    pub fn onto_device(&mut self, rng: &mut Rng) {
+        self.to = match rng.below(4) {
+            0 => Where::Device,
+            1 => Where::DeviceInMemory,
+            _ => self.to,
+        };
     }
 
     /// What the server is told first.

@@ -19,7 +19,7 @@ use super::wire::{Parcel, Wire};
 /// How a world is built.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// What every random choice comes from.
+    /// What every random choice comes from, and whether this kernel rings counters for others.
     pub seed: u64,
     /// How often things go wrong.
     pub faults: Faults,

@@ -26,9 +26,9 @@ mod threads;
 mod time;
 
 pub use payload::{Checker, Pattern};
-pub use rig::{Rig, Tools};
+pub use rig::{Rig, Tools, has_paths};
 pub use runner::{Row, run};
-pub use simulated::simulated;
+pub use simulated::{left_behind, simulated};
 pub use stage::{Stage, Tap};
 
 /// What a case comes to; failing is a panic.

@@ -34,8 +34,10 @@ pub struct Tools {
 pub struct Rig {
     /// e.g. `tcp/u5`.
     pub row: String,
-    /// `tcp`, `unix` or `shm`.
+    /// `tcp`, `unix`, `shm` or `rdma`.
     pub scheme: &'static str,
+    /// Addresses are paths and not hosts and ports.
+    pub paths: bool,
     /// `shm` without the memory: its links go on through their sockets.
     pub without_memory: bool,
     /// Whether there is a kernel under it; otherwise time is virtual and descriptors are not.
@@ -44,6 +46,11 @@ pub struct Rig {
     pub maker: Maker,
     /// What else it can do.
     pub tools: Tools,
+}
+
+/// Whether a transport's addresses are paths, where it has but one kind.
+pub fn has_paths(scheme: &str) -> bool {
+    ["unix", "shm"].contains(&scheme)
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -67,30 +74,30 @@ impl Rig {
         ["tcp", "unix"].contains(&self.scheme)
     }
 
-    /// Whether bytes go through shared memory.
-    pub fn shares_memory(&self) -> bool {
-        self.is("shm") && !self.without_memory
-    }
-
     /// Whether addresses of this transport are hosts and ports.
     pub fn has_hosts(&self) -> bool {
-        ["tcp", "rdma"].contains(&self.scheme)
+        !self.paths
+    }
+
+    /// Whether bytes go through memory that two processes share, and not through the kernel.
+    pub fn shares_memory(&self) -> bool {
+        self.is("shm") && !self.without_memory || self.is("rdma") && self.paths
     }
 
     /// An address to listen on that nobody else uses.
     pub fn address(&self) -> String {
         let query = if self.without_memory { "?fallback=unix&budget=0" } else { "" };
-        match self.scheme {
-            "unix" | "shm" => format!("{}://{}{query}", self.scheme, self.path("s").display()),
-            scheme => format!("{scheme}://127.0.0.1:0"),
+        match self.paths {
+            true => format!("{}://{}{query}", self.scheme, self.path("s").display()),
+            false => format!("{}://127.0.0.1:0", self.scheme),
         }
     }
 
     /// An address on which nobody listens.
     pub fn nobody(&self) -> String {
-        match self.scheme {
-            "unix" | "shm" => format!("{}://{}", self.scheme, self.path("nobody").display()),
-            scheme => format!("{scheme}://127.0.0.1:1"),
+        match self.paths {
+            true => format!("{}://{}", self.scheme, self.path("nobody").display()),
+            false => format!("{}://127.0.0.1:1", self.scheme),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringlane_api::EventBase;
 use ringlane_api::transport::Transport;
 
-use super::rig::{Rig, Tools};
+use super::rig::{Rig, Tools, has_paths};
 use crate::sim::{Setup, World};
 
 thread_local! {
@@ -49,8 +49,9 @@ pub fn simulated(
         left_behind: Some(left_behind),
         patient: Some(|| PATIENT.set(true)),
     };
-    let without_memory = false;
-    Rig { row: row.into(), scheme, without_memory, real: false, maker: Arc::new(maker), tools }
+    let (paths, without_memory) = (has_paths(scheme), false);
+    let row = row.into();
+    Rig { row, scheme, without_memory, paths, real: false, maker: Arc::new(maker), tools }
 }
 
 fn with_world(act: impl FnOnce(&World)) {
@@ -61,8 +62,8 @@ fn with_world(act: impl FnOnce(&World)) {
     });
 }
 
-/// What is left in this thread's world, which then ends.
-fn left_behind() -> Vec<String> {
+/// What is left in this thread's world, which then ends: the look of every simulated row.
+pub fn left_behind() -> Vec<String> {
     let Some(world) = WORLD.with_borrow_mut(Option::take) else { return Vec::new() };
     let mut left = world.violations();
     if world.open_fds() > 0 {

@@ -2,15 +2,23 @@
 
 #![forbid(unsafe_code)]
 
+mod fallback;
+mod memory;
+
 use std::cell::{Cell, RefCell};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ringlane::prelude::*;
 use ringlane::{BevEvent, Bufferevent, LinkOptions, READ};
+
+/// What a device says that has no receive for a message.
+const NO_RECEIVE: &str = "found no receive posted";
 
 /// After so long a test is hung, not slow.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -18,22 +26,64 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 struct Server {
     child: Child,
     address: String,
+    /// What it says on its standard error.
+    log: File,
+}
+
+/// A file without a name.
+fn nameless() -> File {
+    let path = std::env::temp_dir().join(unique("log"));
+    let mut options = File::options();
+    let file = options.read(true).write(true).create_new(true).open(&path).expect("a file");
+    std::fs::remove_file(&path).expect("its name goes");
+    file
+}
+
+/// A name that nobody else uses.
+fn unique(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("ringlane-rdma-{what}-{}-{n}", std::process::id())
+}
+
+/// Where to listen: packets over TCP, and in shared memory.
+fn both() -> [String; 2] {
+    ["rdma://127.0.0.1:0".into(), format!("rdma://@{}", unique("s"))]
 }
 
 impl Server {
     fn start(arguments: &[&str]) -> Server {
+        let log = nameless();
         let child = Command::new(env!("CARGO_BIN_EXE_ringlane"))
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log.try_clone().expect("a copy"))
             .spawn();
         let mut child = child.expect("the program starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
         let rest = line.strip_prefix("listening ").expect("where it listens");
         let address = rest.split_whitespace().next().expect("an address").to_string();
-        Server { child, address }
+        Server { child, address, log }
+    }
+
+    /// What it has said on its standard error so far.
+    fn said(&self) -> String {
+        let mut log = self.log.try_clone().expect("a copy");
+        let mut said = String::new();
+        // The position is the child's, too, who only appends.
+        let end = log.stream_position().expect("a position");
+        log.rewind().expect("a file");
+        log.read_to_string(&mut said).expect("text");
+        log.seek(std::io::SeekFrom::Start(end.max(said.len() as u64))).expect("a file");
+        said
+    }
+
+    /// Nobody has sent without credit, here or there.
+    fn was_healthy(&self) {
+        assert_eq!(ringlane_rdma_stub::not_ready_naks(), 0, "credits promise receives");
+        assert!(!self.said().contains(NO_RECEIVE), "{}", self.said());
     }
 
     fn kill(&mut self) {
@@ -113,37 +163,73 @@ fn failure(conn: &Bufferevent) -> Rc<RefCell<String>> {
 
 #[test]
 fn eight_mebibytes_go_to_another_process_and_come_back() {
-    let server = Server::start(&["echo", "rdma://127.0.0.1:0"]);
-    let base = EventBase::new().expect("a base");
-    echo(&base, &server.address, 8 << 20);
-    echo(&base, &server.address, 1);
+    for at in both() {
+        let server = Server::start(&["echo", &at]);
+        let base = EventBase::new().expect("a base");
+        echo(&base, &server.address, 8 << 20);
+        echo(&base, &server.address, 1);
+        server.was_healthy();
+    }
 }
 
 #[test]
-fn a_chain_over_both_kinds_of_link_carries_every_byte() {
+fn a_chain_over_all_kinds_of_link_carries_every_byte() {
     let server = Server::start(&["echo", "tcp://127.0.0.1:0"]);
     let there = Server::start(&["forward", "rdma://127.0.0.1:0", &server.address]);
-    let here = Server::start(&["forward", "tcp://127.0.0.1:0", &there.address]);
+    let near = Server::start(&["forward", &both()[1], &there.address]);
+    let here = Server::start(&["forward", "tcp://127.0.0.1:0", &near.address]);
     let base = EventBase::new().expect("a base");
     echo(&base, &here.address, 1 << 20);
+    for server in [server, there, near, here] {
+        server.was_healthy();
+    }
 }
 
 #[test]
 fn the_death_of_the_other_process_is_heard() {
-    let mut server = Server::start(&["echo", "rdma://127.0.0.1:0"]);
+    for at in both() {
+        let mut server = Server::start(&["echo", &at]);
+        let base = EventBase::new().expect("a base");
+        let conn = base.connect(&server.address).expect("the address is valid");
+        let got = Rc::new(Cell::new(0));
+        let count = Rc::clone(&got);
+        conn.on_read(move |c| count.set(count.get() + c.input().take().len()));
+        let said = failure(&conn);
+        conn.output().add(b"alive?");
+        until(&base, "the answer", || got.get() == 6);
+        server.kill();
+        until(&base, "the news", || !said.borrow().is_empty());
+        assert!(said.borrow().contains("reset"), "{}", said.borrow());
+        conn.free();
+        until(&base, "the end of everything", || base.stats().links == 0);
+    }
+}
+
+/// So that [`Server::was_healthy`] can fail: more messages at once than there are receives, without
+/// a credit for the last of them.
+#[test]
+fn a_peer_that_sends_without_credit_is_told_of_and_cut_off() {
+    let server = Server::start(&["echo", "rdma://127.0.0.1:0"]);
+    let mut stranger = server.knock();
+    let mut said = b"RLrdma\0\x01".to_vec();
+    [2_u32, 8192, 16].iter().for_each(|word| said.extend(word.to_le_bytes()));
+    said.resize(32, 0);
+    stranger.write_all(&said).expect("sent");
+    let mut theirs = [0; 32];
+    stranger.read_exact(&mut theirs).expect("its hello");
+    let mut burst = Vec::new();
+    for n in 0..40_u32 {
+        let to = u32::from_le_bytes([theirs[8], theirs[9], theirs[10], theirs[11]]);
+        [17, to, 2, n, 1].iter().for_each(|word| burst.extend(word.to_le_bytes()));
+        [1, 1, n, 16].iter().for_each(|word| burst.extend(word.to_le_bytes()));
+        burst.push(7);
+    }
+    stranger.write_all(&burst).expect("sent");
+    // Its own end, or a reset.
+    let _ = stranger.read_to_end(&mut Vec::new());
+    assert!(server.said().contains(NO_RECEIVE), "{}", server.said());
     let base = EventBase::new().expect("a base");
-    let conn = base.connect(&server.address).expect("the address is valid");
-    let got = Rc::new(Cell::new(0));
-    let count = Rc::clone(&got);
-    conn.on_read(move |c| count.set(count.get() + c.input().take().len()));
-    let said = failure(&conn);
-    conn.output().add(b"alive?");
-    until(&base, "the answer", || got.get() == 6);
-    server.kill();
-    until(&base, "the news", || !said.borrow().is_empty());
-    assert!(said.borrow().contains("reset"), "{}", said.borrow());
-    conn.free();
-    until(&base, "the end of everything", || base.stats().links == 0);
+    echo(&base, &server.address, 10_000);
 }
 
 #[test]
