@@ -26,11 +26,11 @@
 pub mod forward;
 mod registry;
 
-pub use registry::local_addresses;
+pub use registry::{KNOWN, local_addresses};
 pub use ringlane_api::{
     Address, BaseStats, BevEvent, Buffer, Bufferevent, Direction, Eol, Error, Evbuffer, Event,
-    EventBase, Filter, Handler, LinkInfo, LinkOptions, ListenOptions, Listener, READ, Remote,
-    Result, Side, Signal, Source, Turn, WRITE, What,
+    EventBase, Filter, Handler, Known, LinkInfo, LinkOptions, ListenOptions, Listener, READ,
+    Remote, Result, Side, Signal, Source, Turn, WRITE, What,
 };
 pub use ringlane_api::{evbuffer, limits, transport};
 
@@ -83,6 +83,8 @@ impl New for EventBase {
     }
 
     fn with_config(config: &reactor::Config) -> Result<EventBase> {
-        Ok(EventBase::with(reactor::best(config)?, registry::transports()))
+        let base = EventBase::with(reactor::best(config)?, registry::transports());
+        base.know(KNOWN);
+        Ok(base)
     }
 }

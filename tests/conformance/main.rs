@@ -1,4 +1,5 @@
-//! The conformance table: every transport on every engine and tier, and on the simulator.
+//! The conformance table: every transport of this build on every engine and tier of it, and on the
+//! simulator.
 //!
 //! ```text
 //! cargo test --test conformance -- --nocapture            the whole table
@@ -21,6 +22,14 @@ mod schemes;
 
 /// EINTR, EAGAIN, EBUSY, ENOMEM: what a wait may fail with.
 const WAIT_ERRNOS: [(i32, &str); 4] = [(4, "eintr"), (11, "eagain"), (16, "ebusy"), (12, "enomem")];
+
+/// Whether this build has that engine.
+fn built(engine: &Config) -> bool {
+    match engine.engine {
+        Engine::Epoll => cfg!(feature = "epoll"),
+        _ => cfg!(feature = "uring"),
+    }
+}
 
 fn engines() -> Vec<(String, Config)> {
     let with = |engine| Config { engine, ..Config::default() };
@@ -61,6 +70,7 @@ fn engines() -> Vec<(String, Config)> {
         let config = Config { fault: Some(moody), ..with(Engine::Tier(tier)) };
         engines.push((format!("u{tier}-moody"), config));
     }
+    engines.retain(|(_, config)| built(config));
     engines
 }
 
@@ -86,7 +96,7 @@ fn real(row: String, scheme: &'static str, config: &Config) -> Row {
 
 fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for scheme in schemes::ALL.iter().copied() {
+    for scheme in schemes::transports().iter().map(|transport| transport.scheme()) {
         for (engine, config) in engines() {
             rows.push(real(format!("{scheme}/{engine}"), scheme, &config));
         }

@@ -2,32 +2,54 @@
 
 use ringlane::transport::Transport;
 
-pub use rows::ALL;
+/// A transport, or none in this build.
+type Made = Option<Box<dyn Transport>>;
 
-/// Those of [`ALL`].
+/// All of this build.
 pub fn transports() -> Vec<Box<dyn Transport>> {
-    let mut all =
-        vec![ringlane_tcp::transport(), ringlane_uds::transport(), ringlane_shm::transport()];
-    rows::add(&mut all);
-    all
+    [tcp::make(), unix::make(), shm::make(), rdma::make()].into_iter().flatten().collect()
+}
+
+#[cfg(feature = "tcp")]
+mod tcp {
+    pub(super) fn make() -> super::Made {
+        Some(ringlane_tcp::transport())
+    }
+}
+
+#[cfg(feature = "uds")]
+mod unix {
+    pub(super) fn make() -> super::Made {
+        Some(ringlane_uds::transport())
+    }
+}
+
+#[cfg(feature = "shm")]
+mod shm {
+    pub(super) fn make() -> super::Made {
+        Some(ringlane_shm::transport())
+    }
 }
 
 #[cfg(feature = "rdma")]
-mod rows {
-    use super::Transport;
+mod rdma {
+    pub(super) fn make() -> super::Made {
+        Some(ringlane_rdma_stub::transport())
+    }
+}
 
-    pub const ALL: &[&str] = &["tcp", "unix", "shm", "rdma"];
-
-    pub fn add(all: &mut Vec<Box<dyn Transport>>) {
-        all.push(ringlane_rdma_stub::transport());
+/// What stands in for a transport that is not built in.
+mod absent {
+    pub(super) fn make() -> super::Made {
+        None
     }
 }
 
 #[cfg(not(feature = "rdma"))]
-mod rows {
-    use super::Transport;
-
-    pub const ALL: &[&str] = &["tcp", "unix", "shm"];
-
-    pub fn add(_all: &mut Vec<Box<dyn Transport>>) {}
-}
+use absent as rdma;
+#[cfg(not(feature = "shm"))]
+use absent as shm;
+#[cfg(not(feature = "tcp"))]
+use absent as tcp;
+#[cfg(not(feature = "uds"))]
+use absent as unix;
