@@ -19,7 +19,8 @@ use clap::{Args, Parser, Subcommand};
 use ringlane::prelude::*;
 use ringlane::reactor::{Config, Engine};
 
-/// Carries bytes over tcp:// and unix:// through io_uring, or epoll where that is refused.
+/// Carries bytes over tcp://, unix:// and shm:// (rdma:// with --features rdma) through io_uring,
+/// or epoll where that is refused.
 #[derive(Parser, Debug)]
 #[command(name = "ringlane", version, max_term_width = 100)]
 pub struct Cli {
@@ -42,7 +43,8 @@ enum Verb {
     Echo(echo::Asked),
     /// Says what this kernel offers, what is used of it, and what to do about the rest.
     Doctor(doctor::Asked),
-    /// Pushes data through an echo server and two proxies on each engine, and checks every byte.
+    /// Pushes data through an echo server and proxies, over every transport of this build and on
+    /// each engine, and checks every byte.
     Demo(demo::Asked),
     /// Measures round trips and streams over an address, or over every transport there is.
     Perf(perf::Asked),

@@ -30,6 +30,9 @@ fn every_byte_comes_back_on_each_engine() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", complaint(&output));
     assert!(said.contains("messages/s") && said.contains("all right"), "{said}");
+    let way: String = said.lines().take(2).collect();
+    assert!(["tcp", "unix", "shm", "rdma"].iter().all(|scheme| way.contains(scheme)), "{said}");
+    assert_eq!(said.contains("--features rdma"), !cfg!(feature = "rdma"), "{said}");
     assert!(said.lines().any(|line| line.starts_with("epoll ")), "{said}");
 }
 
@@ -59,9 +62,10 @@ fn no_server_outlives_a_demo_that_is_interrupted_or_killed() {
         let mut demo =
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         let mut children = Vec::new();
-        until("three servers", || {
+        let servers = if cfg!(feature = "rdma") { 4 } else { 3 };
+        until("the servers", || {
             children = children_of(demo.id());
-            children.len() == 3
+            children.len() == servers
         });
         kill(Pid::from_raw(demo.id() as i32), signal).expect("it is there");
         let status = demo.wait().expect("it is ours");
