@@ -16,6 +16,11 @@ test:
 conformance:
     cargo test --test conformance -- --nocapture
 
+# A stream through proxies over every transport, rdma:// included, both ends' checksums compared.
+chain bytes="1073741824":
+    RINGLANE_CHAIN_BYTES={{bytes}} cargo test --release --features rdma --test program -- \
+        --nocapture one_stream
+
 # Formatting and lints.
 lint:
     cargo fmt --all --check

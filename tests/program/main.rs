@@ -5,6 +5,7 @@ mod engines;
 mod forward;
 mod perf;
 mod running;
+mod schemes;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
