@@ -26,6 +26,8 @@
 pub mod forward;
 mod registry;
 
+#[cfg(feature = "program")]
+pub use registry::about;
 pub use registry::{KNOWN, local_addresses};
 pub use ringlane_api::{
     Address, BaseStats, BevEvent, Buffer, Bufferevent, Direction, Eol, Error, Evbuffer, Event,

@@ -1,6 +1,9 @@
 //! Which transports there are, and which of them this build has. They are named here and nowhere
 //! else.
 
+#[cfg(feature = "program")]
+pub mod about;
+
 use ringlane_api::Known;
 use ringlane_api::transport::Transport;
 
@@ -80,6 +83,7 @@ mod rdma {
 }
 
 /// What stands in for a transport that is not built in.
+#[cfg(not(all(feature = "tcp", feature = "uds", feature = "shm", feature = "rdma")))]
 mod absent {
     pub(super) fn make() -> super::Made {
         None

@@ -39,6 +39,7 @@ mod rdma {
 }
 
 /// What stands in for a transport that is not built in.
+#[cfg(not(all(feature = "tcp", feature = "uds", feature = "shm", feature = "rdma")))]
 mod absent {
     pub(super) fn make() -> super::Made {
         None
