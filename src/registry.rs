@@ -68,6 +68,10 @@ mod unix {
     }
 }
 
+/// Mapped memory, for the reference rows of `ringlane perf`.
+#[cfg(all(feature = "program", feature = "shm"))]
+pub use ringlane_shm::map;
+
 #[cfg(feature = "shm")]
 mod shm {
     pub(super) fn make() -> super::Made {

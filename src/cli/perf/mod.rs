@@ -17,7 +17,7 @@ mod table;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use ringlane::prelude::*;
-use ringlane::reactor::Config;
+use ringlane::reactor::{Config, Reactor};
 use std::time::Duration;
 
 use self::cores::{Cores, Places};
@@ -91,10 +91,11 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     let plan = Plan::new(asked, cores);
     say(&format!("{plan}\n"));
     let mut rows: Vec<Row> = subjects.iter().map(Subject::row).collect();
+    let mut reactor = ringlane::reactor::best(config)?;
     for _ in 0..asked.rounds {
         for (subject, row) in subjects.iter_mut().zip(&mut rows) {
             for (at, &(kind, size)) in plan.cells.iter().enumerate() {
-                let sample = subject.measure(&places, &plan.load(kind, size));
+                let sample = subject.measure(&places, &plan.load(kind, size), &mut *reactor);
                 let sample = sample.with_context(|| format!("{} at {size} B", subject.name()))?;
                 row.add(at, sample);
             }
@@ -191,10 +192,15 @@ impl Subject {
     }
 
     /// `None` where this one cannot do that.
-    fn measure(&mut self, places: &Places, load: &Load) -> Result<Option<Sample>> {
+    fn measure(
+        &mut self,
+        places: &Places,
+        load: &Load,
+        reactor: &mut dyn Reactor,
+    ) -> Result<Option<Sample>> {
         match self {
             Subject::Transport(transport) => transport.measure(load).map(Some),
-            Subject::Reference(reference) => reference.measure(places, load),
+            Subject::Reference(reference) => reference.measure(places, load, reactor),
         }
     }
 }
