@@ -67,6 +67,16 @@ pub struct Serving {
     child: bool,
 }
 
+impl Serving {
+    /// Raises the descriptor limit; how many connections of `per_connection` descriptors fit.
+    fn room(&self, per_connection: u64) -> Result<usize> {
+        match self.child {
+            true => Ok(descriptors::raise_quietly(per_connection)?.0),
+            false => descriptors::raise(per_connection),
+        }
+    }
+}
+
 /// Reads the command line and does what it says.
 pub fn run() -> Result<()> {
     let cli = Cli::parse();

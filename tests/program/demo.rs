@@ -5,24 +5,9 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::running::{complaint, output, program, until};
+use crate::running::{all_gone, children_of, complaint, output, program, until};
 
 const SMALL: [&str; 7] = ["demo", "--bytes", "8M", "--messages", "2000", "--connections", "8"];
-
-/// Processes whose command line mentions the demo run by `pid`, or that it started.
-fn children_of(pid: u32) -> Vec<u32> {
-    let is_child = |candidate: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{candidate}/stat")).unwrap_or_default();
-        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        after.split_whitespace().nth(1) == Some(pid.to_string().as_str())
-    };
-    processes().into_iter().filter(is_child).collect()
-}
-
-fn processes() -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
 
 #[test]
 fn every_byte_comes_back_on_each_engine() {
@@ -70,12 +55,6 @@ fn no_server_outlives_a_demo_that_is_interrupted_or_killed() {
         kill(Pid::from_raw(demo.id() as i32), signal).expect("it is there");
         let status = demo.wait().expect("it is ours");
         assert!(!status.success());
-        until("the servers' end", || {
-            // A dead orphan may wait for somebody to reap it; it is gone all the same.
-            children.iter().all(|pid| {
-                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-                stat.map_or(true, |stat| stat.contains(") Z "))
-            })
-        });
+        until("the servers' end", || all_gone(&children));
     }
 }

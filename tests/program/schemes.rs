@@ -193,8 +193,8 @@ fn what_is_not_built_in_is_an_error_that_says_how_to_get_it() {
     }
     let out = output(&["forward", "tcp://127.0.0.1:0", "rdma://127.0.0.1:7471"]);
     assert_eq!(out.status.code(), Some(1));
-    let want = "ringlane: open rdma://127.0.0.1:7471: this build has no rdma; build with --features \
-                rdma (it has tcp://, unix://, shm://)";
+    let want = "ringlane: open rdma://127.0.0.1:7471: this build has no rdma; build with \
+                --features rdma (it has tcp://, unix://, shm://)";
     assert_eq!(complaint(&out), want);
 }
 

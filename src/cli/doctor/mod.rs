@@ -1,5 +1,5 @@
-//! `ringlane doctor`: what this kernel offers, what is used of it, how the transports fare, and what
-//! to do about the rest.
+//! `ringlane doctor`: what this kernel offers, what is used of it, how the transports fare, and
+//! what to do about the rest.
 
 mod transports;
 

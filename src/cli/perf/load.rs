@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use hdrhistogram::Histogram;
-use ringlane::{BevEvent, Bufferevent, EventBase, Handler, READ, Signal};
+use ringlane::{BevEvent, Bufferevent, EventBase, Handler, READ, Signal, Turn};
 
+use super::held::Held;
 use crate::cli::proc;
 
 /// The largest message.
@@ -130,7 +131,7 @@ struct Lane {
 
 /// Runs one measurement against `to`; `theirs` reads the server's CPU time in ns.
 pub fn run(
-    base: &EventBase,
+    base: EventBase,
     to: &str,
     load: &Load,
     theirs: impl Fn() -> u64 + 'static,
@@ -167,12 +168,19 @@ pub fn run(
     });
     base.dispatch()?;
     limit.free();
+    // A base takes its time to go, and until it is gone it would swallow a signal.
+    let held = Held::new()?;
+    for _ in 0..2 {
+        base.turn(Turn::NoWait)?;
+    }
     for signal in signals {
         signal?.free();
     }
     for conn in conns {
         conn.abort();
     }
+    drop(base);
+    drop(held);
     if let Some(failure) = run.failure.take() {
         return Err(anyhow!(failure));
     }
@@ -203,11 +211,21 @@ impl Run {
         base.once(WARM_UP, move |base| {
             run.mark(base);
             run.open.set(true);
-            let window = run.load.window;
-            base.once(window, move |base| {
-                run.mark(base);
-                base.stop();
-            });
+            run.end_after_window(base);
+        });
+    }
+
+    /// The window ends, or begins again as long as nothing has come through it.
+    fn end_after_window(self: &Rc<Self>, base: &EventBase) {
+        let run = Rc::clone(self);
+        base.once(self.load.window, move |base| {
+            run.mark(base);
+            let marks = run.marks.borrow().iter().map(|mark| mark.messages).collect::<Vec<_>>();
+            if marks.first() < marks.last() {
+                return base.stop();
+            }
+            run.marks.borrow_mut().pop();
+            run.end_after_window(base);
         });
     }
 }

@@ -10,6 +10,7 @@
 //! slows down slows them all.
 
 mod cores;
+mod held;
 mod load;
 mod reference;
 mod table;
@@ -21,6 +22,7 @@ use ringlane::reactor::{Config, Reactor};
 use std::time::Duration;
 
 use self::cores::{Cores, Places};
+use self::held::Held;
 use self::load::{Kind, Load, Sample};
 use self::reference::Reference;
 use self::table::{Cell, Row};
@@ -81,6 +83,8 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     descriptors::raise(1)?;
     let (places, cores) = Places::pick(asked.cores)?;
     let mut subjects: Vec<Subject> = Vec::new();
+    // The threads that listen to the servers must not take a signal that this one holds back.
+    let held = Held::new()?;
     for address in addresses(asked) {
         let start = || Transport::start(config, &address, asked);
         subjects.push(Subject::Transport(places.start(start)?));
@@ -88,14 +92,15 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     if asked.compare {
         subjects.extend(Reference::all().map(Subject::Reference));
     }
+    drop(held);
     let plan = Plan::new(asked, cores);
     say(&format!("{plan}\n"));
     let mut rows: Vec<Row> = subjects.iter().map(Subject::row).collect();
-    let mut reactor = ringlane::reactor::best(config)?;
+    let clock = ringlane::reactor::best(config)?;
     for _ in 0..asked.rounds {
         for (subject, row) in subjects.iter_mut().zip(&mut rows) {
             for (at, &(kind, size)) in plan.cells.iter().enumerate() {
-                let sample = subject.measure(&places, &plan.load(kind, size), &mut *reactor);
+                let sample = subject.measure(&places, &plan.load(kind, size), &*clock);
                 let sample = sample.with_context(|| format!("{} at {size} B", subject.name()))?;
                 row.add(at, sample);
             }
@@ -196,11 +201,11 @@ impl Subject {
         &mut self,
         places: &Places,
         load: &Load,
-        reactor: &mut dyn Reactor,
+        clock: &dyn Reactor,
     ) -> Result<Option<Sample>> {
         match self {
             Subject::Transport(transport) => transport.measure(load).map(Some),
-            Subject::Reference(reference) => reference.measure(places, load, reactor),
+            Subject::Reference(reference) => reference.measure(places, load, clock),
         }
     }
 }
@@ -251,7 +256,7 @@ impl Transport {
         let to = server.map_or(self.address.as_str(), Server::address);
         let pid = server.map(Server::pid);
         let base = EventBase::with_config(&self.config)?;
-        load::run(&base, to, load, move || pid.map_or(0, proc::cpu_ns)).map_err(|error| {
+        load::run(base, to, load, move || pid.map_or(0, proc::cpu_ns)).map_err(|error| {
             let said = server.map(Server::complaints).unwrap_or_default();
             let said: String = said.iter().map(|line| format!(" [{line}]")).collect();
             anyhow!("{error}{said}")

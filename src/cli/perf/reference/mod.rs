@@ -4,7 +4,8 @@
 //! drops it. One message is under way in the round trip; a stream is written without end.
 //!
 //! Invariant: a name lives only until both processes have opened it, and meanwhile signals that
-//! would end this process wait. So nothing stays behind when a measurement is interrupted.
+//! would end this process wait ([`Held`]). So nothing stays behind when a measurement is
+//! interrupted.
 
 mod kernel;
 mod names;
@@ -25,6 +26,7 @@ use ringlane::reactor::Reactor;
 
 use self::names::Names;
 use super::cores::Places;
+use super::held::Held;
 use super::load::{Kind, Load, Mark, Sample, histogram};
 use crate::cli::child::this_program;
 use crate::cli::proc;
@@ -70,13 +72,13 @@ impl Reference {
         self,
         places: &Places,
         load: &Load,
-        reactor: &mut dyn Reactor,
+        clock: &dyn Reactor,
     ) -> Result<Option<Sample>> {
         if self == Reference::Queue && load.size > kernel::queue_bytes_max() {
             return Ok(None);
         }
-        let mut pair = places.start(|| Pair::start(self, load, reactor))?;
-        let sample = pair.measure(load, reactor);
+        let mut pair = places.start(|| Pair::start(self, load))?;
+        let sample = pair.measure(load, clock);
         pair.end();
         sample.map(Some)
     }
@@ -86,7 +88,7 @@ impl Reference {
         match self {
             Reference::Pipe => bail!("a pipe has no name"),
             Reference::Fifo => kernel::open_fifo(name, end),
-            Reference::Queue => kernel::open_queue(name, size, end),
+            Reference::Queue => kernel::open_queue(name, end),
             Reference::Memory | Reference::MappedFile => memory::open(self, name, size),
         }
     }
@@ -129,8 +131,10 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(reference: Reference, load: &Load, reactor: &mut dyn Reactor) -> Result<Pair> {
-        let names = Names::make(reference, load.size, reactor)?;
+    fn start(reference: Reference, load: &Load) -> Result<Pair> {
+        // It goes last: then all names are gone.
+        let _held = Held::new()?;
+        let names = Names::make(reference, load.size)?;
         let [there, back] = names.words();
         let echoes = load.kind == Kind::RoundTrip;
         let child = Command::new(this_program()?)
@@ -145,9 +149,7 @@ impl Pair {
         let input = pair.child.stdin.take().context("its stdin")?;
         let mut output = pair.child.stdout.take().context("its stdout")?;
         let mut ready = [0];
-        let heard = output.read_exact(&mut ready);
-        names.check_signals(reactor)?;
-        heard.context("the other process ended before it began")?;
+        output.read_exact(&mut ready).context("the other process ended before it began")?;
         if reference == Reference::Pipe {
             let own = |fd: std::os::fd::OwnedFd| Box::new(Stream(File::from(fd))) as Box<dyn Way>;
             pair.ends = Some([own(input.into()), own(output.into())]);

@@ -3,17 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use ringlane::Signal;
-use ringlane::fd::Fd;
-use ringlane::reactor::Reactor;
 
 use super::{Reference, kernel, memory};
-
-/// Signals that would end this process with a name left behind.
-const FATAL: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// One name for each direction.
 pub struct Names {
@@ -23,18 +17,14 @@ pub struct Names {
     folder: Option<PathBuf>,
     /// A FIFO is opened at once while somebody holds both of its ends.
     held: Vec<File>,
-    /// While they are open, the signals are noted and end nobody.
-    signals: Vec<Fd>,
 }
 
 impl Names {
     /// Makes what two processes need to find each other, for messages of `size` bytes.
-    pub fn make(reference: Reference, size: usize, reactor: &mut dyn Reactor) -> Result<Names> {
-        let hold = |signal: &Signal| reactor.sys().signal(signal.0);
-        let signals = FATAL.iter().map(hold).collect::<std::io::Result<_>>().context("signals")?;
+    pub fn make(reference: Reference, size: usize) -> Result<Names> {
         let unique = format!("ringlane-perf-{}", std::process::id());
         let names = ["there", "back"].map(|end| format!("/{unique}-{end}"));
-        let mut made = Names { names, reference, folder: None, held: Vec::new(), signals };
+        let mut made = Names { names, reference, folder: None, held: Vec::new() };
         if matches!(reference, Reference::Fifo | Reference::MappedFile) {
             let folder = std::env::temp_dir().join(&unique);
             fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -62,17 +52,6 @@ impl Names {
     /// Both names.
     pub fn words(&self) -> [&str; 2] {
         [&self.names[0], &self.names[1]]
-    }
-
-    /// An error if a signal came meanwhile that would have ended us.
-    pub fn check_signals(&self, reactor: &mut dyn Reactor) -> Result<()> {
-        for signal in &self.signals {
-            // Nothing to read is an error, too.
-            if reactor.sys().drain(signal).is_ok_and(|times| times > 0) {
-                bail!("interrupted");
-            }
-        }
-        Ok(())
     }
 }
 
