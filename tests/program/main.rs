@@ -3,6 +3,7 @@
 mod demo;
 mod engines;
 mod forward;
+mod memory;
 mod perf;
 mod running;
 mod schemes;

@@ -100,6 +100,10 @@ fn perf_uses_a_server_that_runs_already() {
 fn perf_says_what_is_wrong() {
     for (arguments, words) in [
         (&["perf", "tcp://127.0.0.1:1", "--connect"][..], "refused"),
+        (
+            &["perf", "shm://@nobody-is-there", "--connect"],
+            "64 B: connect shm://@nobody-is-there: ",
+        ),
         (&["perf", "nosuch://x"], "no transport for `nosuch://`"),
         (&["perf", "unix:///no/such/folder/x"], "its directory does not exist"),
     ] {

@@ -124,6 +124,7 @@ struct Lane {
     asked: VecDeque<Instant>,
     /// Bytes of the oldest of them that are back.
     back: usize,
+    connected: bool,
     /// A stream's bytes that were written so far, and how many of them had left at the last look.
     written: u64,
     left: u64,
@@ -151,7 +152,9 @@ pub fn run(
     for _ in 0..load.connections {
         let conn = base.connect(to)?;
         let asked = VecDeque::with_capacity(load.depth);
-        conn.set_handler(Lane { run: Rc::clone(&run), asked, back: 0, written: 0, left: 0 });
+        let run = Rc::clone(&run);
+        let lane = Lane { run, asked, back: 0, connected: false, written: 0, left: 0 };
+        conn.set_handler(lane);
         conn.set_write_watermark(STREAM_BYTES / 2, usize::MAX);
         conn.enable(READ);
         conns.push(conn);
@@ -261,6 +264,7 @@ impl Lane {
 impl Handler for Lane {
     fn on_connected(&mut self, conn: &Bufferevent) {
         let Some(base) = conn.base() else { return };
+        self.connected = true;
         match self.run.load.kind {
             Kind::RoundTrip => (0..self.run.load.depth).for_each(|_| self.ask(conn, base.now())),
             Kind::Stream => self.fill(conn),
@@ -301,7 +305,8 @@ impl Handler for Lane {
         if event.is_end()
             && let Some(base) = conn.base()
         {
-            self.run.fail(&base, format!("the connection ended: {event}"));
+            let what = if self.connected { "the connection ended: " } else { "" };
+            self.run.fail(&base, format!("{what}{event}"));
         }
     }
 }

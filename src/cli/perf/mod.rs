@@ -36,7 +36,9 @@ pub struct Asked {
     /// Where the server listens, like tcp://127.0.0.1:0 or unix://@perf.
     #[arg(value_name = "ADDR", required_unless_present_any = ["compare", "stand_in"])]
     address: Option<String>,
-    /// Every transport of this build in turn, and what else Linux has for talking to a process.
+    /// Every transport of this build in turn, and what else Linux has for talking to a process:
+    /// pipe, FIFO, POSIX message queue, and semaphores (a count and a futex, of which sem_wait is
+    /// made) with memory of shm_open or a mapped file.
     #[arg(long, conflicts_with_all = ["address", "connect"])]
     compare: bool,
     /// The server runs already, as `ringlane echo ADDR`; its CPU is not measured, nor the stream.
