@@ -6,6 +6,7 @@ mod descriptors;
 mod doctor;
 mod echo;
 mod forward;
+mod held;
 mod logger;
 mod perf;
 mod proc;

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, bail};
 use hdrhistogram::Histogram;
 use ringlane::{BevEvent, Bufferevent, EventBase, Handler, READ, Signal, Turn};
 
-use super::held::Held;
+use crate::cli::held::Held;
 use crate::cli::proc;
 
 /// The largest message.

@@ -10,7 +10,6 @@
 //! slows down slows them all.
 
 mod cores;
-mod held;
 mod load;
 mod reference;
 mod table;
@@ -22,7 +21,6 @@ use ringlane::reactor::{Config, Reactor};
 use std::time::Duration;
 
 use self::cores::{Cores, Places};
-use self::held::Held;
 use self::load::{Kind, Load, Sample};
 use self::reference::Reference;
 use self::table::{Cell, Row};
@@ -85,8 +83,6 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     descriptors::raise(1)?;
     let (places, cores) = Places::pick(asked.cores)?;
     let mut subjects: Vec<Subject> = Vec::new();
-    // The threads that listen to the servers must not take a signal that this one holds back.
-    let held = Held::new()?;
     for address in addresses(asked) {
         let start = || Transport::start(config, &address, asked);
         subjects.push(Subject::Transport(places.start(start)?));
@@ -94,7 +90,6 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     if asked.compare {
         subjects.extend(Reference::all().map(Subject::Reference));
     }
-    drop(held);
     let plan = Plan::new(asked, cores);
     say(&format!("{plan}\n"));
     let mut rows: Vec<Row> = subjects.iter().map(Subject::row).collect();

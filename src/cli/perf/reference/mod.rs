@@ -26,9 +26,9 @@ use ringlane::reactor::Reactor;
 
 use self::names::Names;
 use super::cores::Places;
-use super::held::Held;
 use super::load::{Kind, Load, Mark, Sample, histogram};
 use crate::cli::child::this_program;
+use crate::cli::held::Held;
 use crate::cli::proc;
 
 /// Messages between two looks at the clock of a stream.
