@@ -91,6 +91,9 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
         subjects.extend(Reference::all().map(Subject::Reference));
     }
     let plan = Plan::new(asked, cores);
+    if asked.compare {
+        Reference::missing().into_iter().for_each(say);
+    }
     say(&format!("{plan}\n"));
     let mut rows: Vec<Row> = subjects.iter().map(Subject::row).collect();
     let clock = ringlane::reactor::best(config)?;

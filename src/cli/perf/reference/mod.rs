@@ -50,10 +50,28 @@ pub enum Reference {
 }
 
 impl Reference {
+    const ALL: [Reference; 5] = [
+        Reference::Pipe,
+        Reference::Fifo,
+        Reference::Queue,
+        Reference::Memory,
+        Reference::MappedFile,
+    ];
+
     /// All of this build.
     pub fn all() -> impl Iterator<Item = Reference> {
-        let kernels = [Reference::Pipe, Reference::Fifo, Reference::Queue];
-        kernels.into_iter().chain(memory::HERE.iter().copied())
+        Reference::ALL.into_iter().filter(|reference| memory::HERE || !reference.maps())
+    }
+
+    /// Why some are missing.
+    pub fn missing() -> Option<&'static str> {
+        const WHY: &str = "no rows with semaphores: they map memory; build with --features shm";
+        (!memory::HERE).then_some(WHY)
+    }
+
+    /// Whether it needs mapped memory.
+    fn maps(self) -> bool {
+        matches!(self, Reference::Memory | Reference::MappedFile)
     }
 
     /// For the table.
