@@ -5,7 +5,7 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::running::{all_gone, children_of, complaint, output, program, until};
+use crate::running::{Bounded, all_gone, children_of, complaint, output, program, until};
 
 const SMALL: [&str; 7] = ["demo", "--bytes", "8M", "--messages", "2000", "--connections", "8"];
 
@@ -44,16 +44,16 @@ fn odd_sizes_are_no_trouble() {
 fn no_server_outlives_a_demo_that_is_interrupted_or_killed() {
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
         let mut command = program(&["demo", "--bytes", "100G"]);
-        let mut demo =
-            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let demo = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut demo = Bounded(demo.expect("it starts"));
         let mut children = Vec::new();
         let servers = if cfg!(feature = "rdma") { 4 } else { 3 };
         until("the servers", || {
-            children = children_of(demo.id());
+            children = children_of(demo.0.id());
             children.len() == servers
         });
-        kill(Pid::from_raw(demo.id() as i32), signal).expect("it is there");
-        let status = demo.wait().expect("it is ours");
+        kill(Pid::from_raw(demo.0.id() as i32), signal).expect("it is there");
+        let status = demo.0.wait().expect("it is ours");
         assert!(!status.success());
         until("the servers' end", || all_gone(&children));
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::running::{Running, TempDir, all_gone, children_of, complaint, output, program, until};
+use crate::running::{
+    Bounded, Running, TempDir, all_gone, children_of, complaint, output, program, until,
+};
 
 fn lines(out: &std::process::Output) -> Vec<String> {
     String::from_utf8_lossy(&out.stdout).lines().map(String::from).collect()
@@ -130,18 +132,18 @@ fn interrupt_after(number: u64) {
     let mut command = program(&["perf", "--compare", "--size", "64"]);
     command.args(["--seconds", "0.001", "--rounds", "1000", "--cores", "any"]);
     command.env("TMPDIR", &folder.0).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut perf = command.spawn().expect("it starts");
+    let mut perf = Bounded(command.spawn().expect("it starts"));
     sleep(Duration::from_millis(300 + 83 * number));
-    let children = children_of(perf.id());
+    let children = children_of(perf.0.id());
     let signal = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP][number as usize % 3];
-    kill(Pid::from_raw(perf.id() as i32), signal).expect("it is there");
+    kill(Pid::from_raw(perf.0.id() as i32), signal).expect("it is there");
     let mut status = None;
     until("its end", || {
-        status = perf.try_wait().expect("it is ours");
+        status = perf.0.try_wait().expect("it is ours");
         status.is_some()
     });
     assert!(!status.expect("it has ended").success());
-    assert_eq!(left_behind(perf.id(), &folder.0), Vec::<String>::new(), "{number}");
+    assert_eq!(left_behind(perf.0.id(), &folder.0), Vec::<String>::new(), "{number}");
     until("the end of the others", || all_gone(&children));
 }
 

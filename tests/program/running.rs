@@ -48,6 +48,17 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// A process that does not outlive a test that fails.
+pub struct Bounded(pub Child);
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        // Both fail harmlessly if it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A server that runs until dropped.
 pub struct Running {
     child: Child,
