@@ -29,6 +29,11 @@ shm-long *which:
 shm-crash:
     cargo test -p ringlane-shm --features crash-points --test peers -- crash
 
+# A stream through proxies over every transport, rdma:// included, both ends' checksums compared.
+chain bytes="1073741824":
+    RINGLANE_CHAIN_BYTES={{bytes}} cargo test --release --features rdma --test program -- \
+        --nocapture one_stream
+
 # Formatting and lints.
 lint:
     cargo fmt --all --check

@@ -26,19 +26,24 @@
 pub mod forward;
 mod registry;
 
-pub use registry::local_addresses;
+#[cfg(feature = "program")]
+pub use registry::about;
+#[cfg(all(feature = "program", feature = "shm"))]
+#[doc(hidden)]
+pub use registry::map;
 #[cfg(feature = "shm")]
 pub use registry::shm;
+pub use registry::{KNOWN, local_addresses};
 pub use ringlane_api::{
     Address, BaseStats, BevEvent, Buffer, Bufferevent, Direction, Eol, Error, Evbuffer, Event,
-    EventBase, Filter, Handler, LinkInfo, LinkOptions, ListenOptions, Listener, READ, Remote,
-    Result, Side, Signal, Source, Turn, WRITE, What,
+    EventBase, Filter, Handler, Known, LinkInfo, LinkOptions, ListenOptions, Listener, READ,
+    Remote, Result, Side, Signal, Source, Turn, WRITE, What,
 };
-pub use ringlane_api::{evbuffer, limits, transport};
+pub use ringlane_api::{evbuffer, fd, limits, transport};
 
 /// Engines: which there are, how one is chosen.
 pub mod reactor {
-    pub use ringlane_api::reactor::{Counters, EngineReport, Feature, SockName};
+    pub use ringlane_api::reactor::{Counters, EngineReport, Feature, Reactor, SockName};
     pub use ringlane_reactor::{Config, Engine, Fault, best, probe};
 }
 
@@ -85,6 +90,8 @@ impl New for EventBase {
     }
 
     fn with_config(config: &reactor::Config) -> Result<EventBase> {
-        Ok(EventBase::with(reactor::best(config)?, registry::transports()))
+        let base = EventBase::with(reactor::best(config)?, registry::transports());
+        base.know(KNOWN);
+        Ok(base)
     }
 }

@@ -1,15 +1,32 @@
-//! Which transports this build has. They are named here and nowhere else.
+//! Which transports there are, and which of them this build has. They are named here and nowhere
+//! else.
 
+#[cfg(feature = "program")]
+pub mod about;
+
+use ringlane_api::Known;
 use ringlane_api::transport::Transport;
+
+/// Every transport there is, with the Cargo feature that adds it.
+///
+/// ```
+/// let base = <ringlane::EventBase as ringlane::prelude::New>::new()?;
+/// for known in ringlane::KNOWN {
+///     let here = base.schemes().contains(&known.scheme);
+///     println!("{}:// {}", known.scheme, if here { "is here" } else { known.feature });
+/// }
+/// # Ok::<(), ringlane::Error>(())
+/// ```
+pub const KNOWN: &[Known] = &[
+    Known { scheme: "tcp", feature: "tcp" },
+    Known { scheme: "shm", feature: "shm" },
+    Known { scheme: "unix", feature: "uds" },
+    Known { scheme: "rdma", feature: "rdma" },
+];
 
 /// Every transport of this build, in the order in which foreign descriptors are offered to them.
 pub(crate) fn transports() -> Vec<Box<dyn Transport>> {
-    let mut all: Vec<Box<dyn Transport>> = Vec::new();
-    tcp::add(&mut all);
-    unix::add(&mut all);
-    shm::add(&mut all);
-    rdma::add(&mut all);
-    all
+    [tcp::make(), unix::make(), shm::make(), rdma::make()].into_iter().flatten().collect()
 }
 
 /// An address of each transport of this build at which a program on this machine may listen.
@@ -21,60 +38,39 @@ pub(crate) fn transports() -> Vec<Box<dyn Transport>> {
 /// }
 /// ```
 pub fn local_addresses(unique: &str) -> Vec<String> {
-    [tcp::local(), unix::local(unique), shm::local(unique)].into_iter().flatten().collect()
+    let here = transports();
+    let here = |known: &&Known| here.iter().any(|transport| transport.scheme() == known.scheme);
+    KNOWN.iter().filter(here).map(|known| local_address(known.scheme, unique)).collect()
 }
+
+fn local_address(scheme: &str, unique: &str) -> String {
+    match scheme {
+        // Abstract names leave nothing in the file system. shm:// and unix:// share them.
+        "shm" | "unix" => format!("{scheme}://@{unique}-{scheme}"),
+        _ => format!("{scheme}://127.0.0.1:0"),
+    }
+}
+
+/// A transport, or none in this build.
+type Made = Option<Box<dyn Transport>>;
 
 #[cfg(feature = "tcp")]
 mod tcp {
-    pub(super) fn local() -> Option<String> {
-        Some("tcp://127.0.0.1:0".into())
+    pub(super) fn make() -> super::Made {
+        Some(ringlane_tcp::transport())
     }
-
-    pub(super) fn add(all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {
-        all.push(ringlane_tcp::transport());
-    }
-}
-
-#[cfg(not(feature = "tcp"))]
-mod tcp {
-    pub(super) fn local() -> Option<String> {
-        None
-    }
-
-    pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
 }
 
 #[cfg(feature = "uds")]
 mod unix {
-    pub(super) fn local(unique: &str) -> Option<String> {
-        Some(format!("unix://@{unique}"))
-    }
-
-    pub(super) fn add(all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {
-        all.push(ringlane_uds::transport());
+    pub(super) fn make() -> super::Made {
+        Some(ringlane_uds::transport())
     }
 }
 
-#[cfg(not(feature = "uds"))]
-mod unix {
-    pub(super) fn local(_unique: &str) -> Option<String> {
-        None
-    }
-
-    pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
-}
-
-#[cfg(feature = "rdma")]
-mod rdma {
-    pub(super) fn add(all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {
-        all.push(ringlane_rdma_stub::transport());
-    }
-}
-
-#[cfg(not(feature = "rdma"))]
-mod rdma {
-    pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
-}
+/// Mapped memory, for the reference rows of `ringlane perf`.
+#[cfg(all(feature = "program", feature = "shm"))]
+pub use ringlane_shm::map;
 
 /// What a link of `shm://` has beside its bytes: with `face=records` in its address it carries
 /// messages with their boundaries, in order, written and read in place.
@@ -114,20 +110,67 @@ pub mod shm {
     pub use ringlane_shm::record::{Borrowed, MORE, RecordHeader, Refused, RingSlice};
     pub use ringlane_shm::ring::Scribbled;
 
-    pub(super) fn local(unique: &str) -> Option<String> {
-        Some(format!("shm://@{unique}-shm"))
-    }
-
-    pub(super) fn add(all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {
-        all.push(ringlane_shm::transport());
+    pub(super) fn make() -> super::Made {
+        Some(ringlane_shm::transport())
     }
 }
 
-#[cfg(not(feature = "shm"))]
-mod shm {
-    pub(super) fn local(_unique: &str) -> Option<String> {
+#[cfg(feature = "rdma")]
+mod rdma {
+    pub(super) fn make() -> super::Made {
+        Some(ringlane_rdma_stub::transport())
+    }
+}
+
+/// What stands in for a transport that is not built in.
+#[cfg(not(all(feature = "tcp", feature = "uds", feature = "shm", feature = "rdma")))]
+mod absent {
+    pub(super) fn make() -> super::Made {
         None
     }
+}
 
-    pub(super) fn add(_all: &mut Vec<Box<dyn ringlane_api::transport::Transport>>) {}
+#[cfg(not(feature = "rdma"))]
+use absent as rdma;
+#[cfg(not(feature = "shm"))]
+use absent as shm;
+#[cfg(not(feature = "tcp"))]
+use absent as tcp;
+#[cfg(not(feature = "uds"))]
+use absent as unix;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prelude::*;
+
+    #[test]
+    fn a_transport_is_here_or_its_address_says_which_feature_adds_it() {
+        let base = EventBase::new().expect("this build has an engine");
+        let here = base.schemes();
+        for known in KNOWN {
+            let address = local_address(known.scheme, "ringlane-registry");
+            match base.check(&address) {
+                Ok(_) => assert!(here.contains(&known.scheme), "{address}"),
+                Err(error) => {
+                    let said = error.to_string();
+                    assert!(!here.contains(&known.scheme), "{said}");
+                    assert!(said.contains(&format!("--features {} (it has ", known.feature)));
+                    assert!(here.iter().all(|scheme| said.contains(scheme)), "{said}");
+                }
+            }
+        }
+        assert!(here.iter().all(|scheme| KNOWN.iter().any(|known| known.scheme == *scheme)));
+    }
+
+    #[test]
+    fn a_program_may_listen_at_the_local_address_of_each_transport() {
+        let base = EventBase::new().expect("this build has an engine");
+        let unique = format!("ringlane-registry-{}", std::process::id());
+        let addresses = local_addresses(&unique);
+        assert_eq!(addresses.len(), base.schemes().len());
+        for address in addresses {
+            base.listen(&address, |conn| conn.abort()).expect("nobody else listens there").free();
+        }
+    }
 }

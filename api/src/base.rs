@@ -77,7 +77,8 @@ impl EventBase {
         let router = Router::new(reactor.now(), transports.len(), Rc::clone(reactor.home()));
         let mailbox = Mailbox::new(reactor.waker());
         let (done, due) = (Vec::new(), Vec::new());
-        let core = Core { reactor, transports, router, done, due, stop_timer: None };
+        let known = &[];
+        let core = Core { reactor, transports, known, router, done, due, stop_timer: None };
         EventBase(Rc::new(Inner {
             core: RefCell::new(core),
             deferred: RefCell::new(VecDeque::new()),

@@ -8,6 +8,7 @@ use crate::bev::{Timeout, Under, flag};
 use crate::bufferevent::{BevEvent, tell_held};
 use crate::error::Error;
 use crate::event::What;
+use crate::find::Known;
 use crate::limits;
 use crate::mutant::{self, Mutant};
 use crate::reactor::{Completion, Op, Outcome, Reactor, Side, Token};
@@ -35,6 +36,8 @@ pub(crate) type Remains = Vec<Box<dyn Any>>;
 pub(crate) struct Core {
     pub reactor: Box<dyn Reactor>,
     pub transports: Vec<Box<dyn Transport>>,
+    /// Every transport there is, built in or not.
+    pub known: &'static [Known],
     pub router: Router,
     pub done: Vec<Completion>,
     pub due: Vec<TimerKey>,

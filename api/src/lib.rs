@@ -41,6 +41,7 @@ pub use bufferevent::{BevEvent, Bufferevent, Direction, Filter, Handler, READ, W
 pub use error::{Error, Result};
 pub use evbuffer::{Eol, Evbuffer};
 pub use event::{Event, Signal, What};
+pub use find::Known;
 pub use listener::Listener;
 pub use reactor::Side;
 pub use remote::Remote;

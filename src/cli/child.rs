@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::held::Held;
+
 /// How long a server may take to say where it listens; setting up a ring is tried for 2 s.
 const START: Duration = Duration::from_secs(20);
 
@@ -65,9 +67,12 @@ impl Server {
         let runs = Runs { engine: String::new(), tier: String::new(), fell_back: String::new() };
         let errors = Arc::new(Mutex::new(VecDeque::new()));
         let kept = Arc::clone(&errors);
-        std::thread::spawn(move || keep_lines(err, &kept));
         let (line, lines) = channel();
+        // These threads must not take a signal that the main thread holds back at times.
+        let held = Held::new()?;
+        std::thread::spawn(move || keep_lines(err, &kept));
         std::thread::spawn(move || send_lines(out, &line));
+        drop(held);
         let mut server = Server { child, name, address: String::new(), runs, errors };
         server.hear(&lines)?;
         Ok(server)

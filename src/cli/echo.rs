@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use ringlane::{Bufferevent, EventBase, Listener, READ};
 
-use super::{Serving, descriptors, serve};
+use super::{Serving, serve};
 
 /// What was asked.
 #[derive(Args, Debug)]
@@ -67,7 +67,7 @@ impl serve::Service for Echo {
 
 /// Echoes until a signal ends it.
 pub fn run(base: &EventBase, asked: &Asked) -> Result<()> {
-    let room = descriptors::raise(1)?;
+    let room = asked.serving.room(1)?;
     let most = asked.serving.max_connections.map_or(room, |most| most as usize);
     let open = Rc::new(Cell::new(0));
     let mut places = Vec::new();

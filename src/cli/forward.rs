@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory};
 use ringlane::EventBase;
 use ringlane::forward::{Forwarder, Limits};
 
-use super::{Cli, Serving, descriptors, parse_seconds, serve};
+use super::{Cli, Serving, parse_seconds, serve};
 
 /// The client's connection and the one to the target.
 const DESCRIPTORS_PER_CONNECTION: u64 = 2;
@@ -52,7 +52,7 @@ pub fn run(base: &EventBase, asked: &Asked) -> Result<()> {
         let what = format!("FROM {from} has no TO: addresses come in pairs");
         Cli::command().error(ErrorKind::WrongNumberOfValues, what).exit();
     }
-    let room = descriptors::raise(DESCRIPTORS_PER_CONNECTION)?;
+    let room = asked.serving.room(DESCRIPTORS_PER_CONNECTION)?;
     let limits = Limits {
         connections: asked.serving.max_connections.map_or(room, |most| most as usize),
         idle: asked.idle_timeout.filter(|idle| !idle.is_zero()),

@@ -6,6 +6,7 @@ mod descriptors;
 mod doctor;
 mod echo;
 mod forward;
+mod held;
 mod logger;
 mod perf;
 mod proc;
@@ -19,7 +20,8 @@ use clap::{Args, Parser, Subcommand};
 use ringlane::prelude::*;
 use ringlane::reactor::{Config, Engine};
 
-/// Carries bytes over tcp:// and unix:// through io_uring, or epoll where that is refused.
+/// Carries bytes over tcp://, unix:// and shm:// (rdma:// with --features rdma) through io_uring,
+/// or epoll where that is refused.
 #[derive(Parser, Debug)]
 #[command(name = "ringlane", version, max_term_width = 100)]
 pub struct Cli {
@@ -42,7 +44,8 @@ enum Verb {
     Echo(echo::Asked),
     /// Says what this kernel offers, what is used of it, and what to do about the rest.
     Doctor(doctor::Asked),
-    /// Pushes data through an echo server and two proxies on each engine, and checks every byte.
+    /// Pushes data through an echo server and proxies, over every transport of this build and on
+    /// each engine, and checks every byte.
     Demo(demo::Asked),
     /// Measures round trips and streams over an address, or over every transport there is.
     Perf(perf::Asked),
@@ -63,6 +66,16 @@ pub struct Serving {
     /// `ringlane demo` runs its servers.
     #[arg(long, hide = true)]
     child: bool,
+}
+
+impl Serving {
+    /// Raises the descriptor limit; how many connections of `per_connection` descriptors fit.
+    fn room(&self, per_connection: u64) -> Result<usize> {
+        match self.child {
+            true => Ok(descriptors::raise_quietly(per_connection)?.0),
+            false => descriptors::raise(per_connection),
+        }
+    }
 }
 
 /// Reads the command line and does what it says.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ringlane::reactor::EngineReport;
-use ringlane::{EventBase, READ, Signal};
+use ringlane::{EventBase, Signal, What};
 
 use super::Serving;
 
@@ -49,14 +49,13 @@ pub fn run(
     let signals = Rc::new(Cell::new(0_u32));
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (signals, service, drain) = (Rc::clone(&signals), Rc::clone(&service), asked.drain);
-        let ours = usize::from(asked.child);
         base.on_signal(signal, move |base| {
             signals.set(signals.get() + 1);
             if signals.get() > 1 || drain.is_zero() {
                 service.stop_accepting();
                 base.stop();
             } else {
-                begin_drain(base, &service, drain, ours);
+                begin_drain(base, &service, drain);
             }
         })
         .context("signals")?;
@@ -84,8 +83,7 @@ pub fn run(
     Ok(())
 }
 
-/// `ours` links are none of the service's.
-fn begin_drain(base: &EventBase, service: &Rc<dyn Service>, drain: Duration, ours: usize) {
+fn begin_drain(base: &EventBase, service: &Rc<dyn Service>, drain: Duration) {
     service.stop_accepting();
     let open = service.connections();
     if open > 0 {
@@ -96,7 +94,7 @@ fn begin_drain(base: &EventBase, service: &Rc<dyn Service>, drain: Duration, our
     base.every(DRAIN_LOOK, move |look| {
         // Freed links count until their last byte is out.
         let Some(base) = look.base() else { return };
-        if service.connections() == 0 && base.stats().links <= ours {
+        if service.connections() == 0 && base.stats().links == 0 {
             base.stop();
         }
     });
@@ -105,13 +103,13 @@ fn begin_drain(base: &EventBase, service: &Rc<dyn Service>, drain: Duration, our
 /// The end of stdin is the end of this process.
 fn end_with_stdin(base: &EventBase) -> Result<()> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("stdin")?;
-    let watch = base.from_fd(stdin).context("stdin")?;
-    watch.on_event(|watch, _| {
-        if let Some(base) = watch.base() {
+    // Nobody writes to it, and a build without Unix sockets has no bufferevent for pipes.
+    let end = base.event(stdin, What::READ, |event, _| {
+        if let Some(base) = event.base() {
             base.stop();
         }
     });
-    watch.enable(READ);
+    end.context("stdin")?.add(None);
     Ok(())
 }
 

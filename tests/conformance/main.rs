@@ -1,4 +1,5 @@
-//! The conformance table: every transport on every engine and tier, and on the simulator.
+//! The conformance table: every transport of this build on every engine and tier of it, and on the
+//! simulator.
 //!
 //! ```text
 //! cargo test --test conformance -- --nocapture            the whole table
@@ -22,6 +23,14 @@ mod schemes;
 
 /// EINTR, EAGAIN, EBUSY, ENOMEM: what a wait may fail with.
 const WAIT_ERRNOS: [(i32, &str); 4] = [(4, "eintr"), (11, "eagain"), (16, "ebusy"), (12, "enomem")];
+
+/// Whether this build has that engine.
+fn built(engine: &Config) -> bool {
+    match engine.engine {
+        Engine::Epoll => cfg!(feature = "epoll"),
+        _ => cfg!(feature = "uring"),
+    }
+}
 
 fn engines() -> Vec<(String, Config)> {
     let with = |engine| Config { engine, ..Config::default() };
@@ -62,6 +71,7 @@ fn engines() -> Vec<(String, Config)> {
         let config = Config { fault: Some(moody), ..with(Engine::Tier(tier)) };
         engines.push((format!("u{tier}-moody"), config));
     }
+    engines.retain(|(_, config)| built(config));
     engines
 }
 
@@ -89,11 +99,11 @@ fn real(row: String, kind: &Kind, config: &Config) -> Row {
 
 fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for kind in schemes::ALL {
+    for kind in schemes::all() {
         let failing = |name: &str| WAIT_ERRNOS.iter().any(|(_, errno)| name.ends_with(errno));
         let wanted = |name: &str| kind.failing_waits || !failing(name);
         for (engine, config) in engines().into_iter().filter(|(name, _)| wanted(name)) {
-            rows.push(real(format!("{}/{engine}", kind.row), kind, &config));
+            rows.push(real(format!("{}/{engine}", kind.row), &kind, &config));
         }
         let calm = Setup::default();
         let moody = Setup { faults: Faults::mild(), seed: 7, ..Setup::default() };
@@ -106,7 +116,9 @@ fn rows() -> Vec<Row> {
             rows.push(Row::Ready(rig));
         }
     }
-    rows.extend(without_memory());
+    if schemes::all().any(|kind| kind.row == schemes::SHM.row) {
+        rows.extend(without_memory());
+    }
     rows
 }
 

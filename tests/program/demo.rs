@@ -5,24 +5,9 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::running::{complaint, output, program, until};
+use crate::running::{Bounded, all_gone, children_of, complaint, output, program, until};
 
 const SMALL: [&str; 7] = ["demo", "--bytes", "8M", "--messages", "2000", "--connections", "8"];
-
-/// Processes whose command line mentions the demo run by `pid`, or that it started.
-fn children_of(pid: u32) -> Vec<u32> {
-    let is_child = |candidate: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{candidate}/stat")).unwrap_or_default();
-        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        after.split_whitespace().nth(1) == Some(pid.to_string().as_str())
-    };
-    processes().into_iter().filter(is_child).collect()
-}
-
-fn processes() -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
 
 #[test]
 fn every_byte_comes_back_on_each_engine() {
@@ -30,6 +15,9 @@ fn every_byte_comes_back_on_each_engine() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", complaint(&output));
     assert!(said.contains("messages/s") && said.contains("all right"), "{said}");
+    let way: String = said.lines().take(2).collect();
+    assert!(["tcp", "unix", "shm", "rdma"].iter().all(|scheme| way.contains(scheme)), "{said}");
+    assert_eq!(said.contains("--features rdma"), !cfg!(feature = "rdma"), "{said}");
     assert!(said.lines().any(|line| line.starts_with("epoll ")), "{said}");
 }
 
@@ -56,22 +44,17 @@ fn odd_sizes_are_no_trouble() {
 fn no_server_outlives_a_demo_that_is_interrupted_or_killed() {
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
         let mut command = program(&["demo", "--bytes", "100G"]);
-        let mut demo =
-            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let demo = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut demo = Bounded(demo.expect("it starts"));
         let mut children = Vec::new();
-        until("three servers", || {
-            children = children_of(demo.id());
-            children.len() == 3
+        let servers = if cfg!(feature = "rdma") { 4 } else { 3 };
+        until("the servers", || {
+            children = children_of(demo.0.id());
+            children.len() == servers
         });
-        kill(Pid::from_raw(demo.id() as i32), signal).expect("it is there");
-        let status = demo.wait().expect("it is ours");
+        kill(Pid::from_raw(demo.0.id() as i32), signal).expect("it is there");
+        let status = demo.0.wait().expect("it is ours");
         assert!(!status.success());
-        until("the servers' end", || {
-            // A dead orphan may wait for somebody to reap it; it is gone all the same.
-            children.iter().all(|pid| {
-                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-                stat.map_or(true, |stat| stat.contains(") Z "))
-            })
-        });
+        until("the servers' end", || all_gone(&children));
     }
 }

@@ -75,11 +75,42 @@ fn the_doctor_tells_people_and_machines() {
     let people = output(&["doctor"]);
     assert!(people.status.success());
     let said = String::from_utf8_lossy(&people.stdout);
-    for word in ["kernel", "engine", "memlock", "seccomp", "somaxconn", "what to do"] {
+    for word in ["kernel", "engine", "memlock", "seccomp", "somaxconn", "transports", "what to do"]
+    {
         assert!(said.contains(word), "{word}: {said}");
     }
     let machines = output(&["doctor", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&machines.stdout).expect("JSON");
     assert!(json["features"].is_array() && json["advice"].is_array(), "{json}");
     assert!(json["nofile"]["soft"].is_number(), "{json}");
+}
+
+#[test]
+fn the_doctor_tries_every_transport_and_names_the_feature_of_what_is_missing() {
+    for engine in ["auto", "epoll"] {
+        let machines = output(&["--engine", engine, "doctor", "--json"]);
+        let json: serde_json::Value = serde_json::from_slice(&machines.stdout).expect("JSON");
+        let transports = json["transports"].as_array().expect("a list");
+        let schemes = ["tcp", "shm", "unix", "rdma"];
+        assert_eq!(transports.len(), schemes.len(), "{json}");
+        for (transport, scheme) in transports.iter().zip(schemes) {
+            let here = scheme != "rdma" || cfg!(feature = "rdma");
+            assert_eq!(transport["scheme"], scheme);
+            assert_eq!(transport["built_in"], here, "{json}");
+            assert!(transport["failure"].is_null(), "{json}");
+            assert!(transport["notes"].is_array(), "{json}");
+        }
+    }
+    let said = String::from_utf8_lossy(&output(&["doctor"]).stdout).into_owned();
+    assert_eq!(said.contains("--features rdma"), !cfg!(feature = "rdma"), "{said}");
+    assert!(said.contains("works: a byte went there and back"), "{said}");
+}
+
+#[test]
+fn the_doctor_says_what_is_wrong_with_shared_memory() {
+    let Some(mut command) = under_strace("memfd_create:error=EPERM", &["doctor"]) else { return };
+    let said =
+        String::from_utf8_lossy(&command.output().expect("strace starts").stdout).into_owned();
+    assert!(said.contains("shm://   DOES NOT WORK: "), "{said}");
+    assert!(said.contains("shm:// gets no memory: ") && said.contains("or take unix://"), "{said}");
 }

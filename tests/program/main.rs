@@ -3,8 +3,10 @@
 mod demo;
 mod engines;
 mod forward;
+mod memory;
 mod perf;
 mod running;
+mod schemes;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

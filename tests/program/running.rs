@@ -48,6 +48,17 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// A process that does not outlive a test that fails.
+pub struct Bounded(pub Child);
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        // Both fail harmlessly if it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A server that runs until dropped.
 pub struct Running {
     child: Child,
@@ -192,4 +203,28 @@ pub fn pattern(len: usize, seed: u32) -> Vec<u8> {
         state as u8
     };
     (0..len).map(next).collect()
+}
+
+/// Processes that `pid` has started and that have not ended.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let is_child = |candidate: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{candidate}/stat")).unwrap_or_default();
+        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        after.split_whitespace().nth(1) == Some(pid.to_string().as_str())
+    };
+    processes().into_iter().filter(is_child).collect()
+}
+
+fn processes() -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Whether none of these processes runs any more.
+pub fn all_gone(pids: &[u32]) -> bool {
+    // A dead orphan may wait for somebody to reap it; it is gone all the same.
+    pids.iter().all(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    })
 }

@@ -1,5 +1,5 @@
-//! `ringlane demo`: data through an echo server and two proxies, every byte checked, on each
-//! engine in turn.
+//! `ringlane demo`: data through an echo server and proxies, over every transport of this build,
+//! every byte checked, on each engine in turn.
 
 mod load;
 mod servers;
@@ -51,9 +51,9 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
         seed: asked.seed,
     };
     descriptors::raise(1)?;
+    servers::way().iter().for_each(|line| say(line));
     say(&format!(
-        "client -> tcp -> forward -> unix -> forward -> tcp -> echo, and back: {} small messages \
-         and {} bytes of mixed sizes on {} connections, every byte compared",
+        "{} small messages and {} bytes of mixed sizes on {} connections, every byte compared",
         plan.messages, plan.bytes, plan.connections
     ));
     let insisted = config.engine != Engine::Auto;

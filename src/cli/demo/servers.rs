@@ -1,7 +1,8 @@
-//! The servers of the demo.
+//! The servers of the demo: an echo server behind proxies, so that the bytes go over every
+//! transport of this build.
 //!
 //! ```text
-//!   client -> tcp -> forward -> unix -> forward -> tcp -> echo
+//!   client -> tcp -> forward -> shm -> forward -> unix -> echo
 //! ```
 
 use anyhow::Result;
@@ -9,22 +10,55 @@ use anyhow::Result;
 use crate::cli::child::{Runs, Server};
 use crate::cli::proc;
 
-/// The echo server and the two proxies in front of it.
+/// Links of a chain, at least: a build with fewer transports goes over them again.
+const LINKS_MIN: usize = 3;
+
+/// Where the servers listen, the client's end first; `number` tells chains of one process apart.
+fn addresses(number: usize) -> Vec<String> {
+    let unique = format!("ringlane-demo-{}-{number}", std::process::id());
+    let mut all = ringlane::local_addresses(&unique);
+    for again in 1..LINKS_MIN {
+        if all.len() < LINKS_MIN {
+            let more = ringlane::local_addresses(&format!("{unique}-{again}"));
+            all.extend(more.into_iter().take(LINKS_MIN - all.len()));
+        }
+    }
+    all
+}
+
+/// The way of the bytes in words, and what is not on it.
+pub fn way() -> Vec<String> {
+    let scheme = |address: &String| address.split("://").next().unwrap_or_default().to_string();
+    let schemes: Vec<String> = addresses(0).iter().map(scheme).collect();
+    let mut lines =
+        vec![format!("client -> {} -> echo, and back", schemes.join(" -> forward -> "))];
+    for known in ringlane::KNOWN.iter().filter(|known| !schemes.iter().any(|s| s == known.scheme)) {
+        lines.push(format!(
+            "not over {}://, which this build has not; build with --features {}",
+            known.scheme, known.feature
+        ));
+    }
+    lines
+}
+
+/// The echo server and the proxies in front of it.
 pub struct Chain {
-    // Dropped in this order: the client's end first.
-    servers: [Server; 3],
+    // The client's end first, and dropped in this order.
+    servers: Vec<Server>,
 }
 
 impl Chain {
-    /// Starts all three on `engine`; `number` tells chains of one process apart.
+    /// Starts all of them on `engine`.
     pub fn start(engine: &str, number: usize) -> Result<Chain> {
-        let echo = Server::start("echo", engine, &["echo", "tcp://127.0.0.1:0"])?;
-        // An abstract name leaves nothing behind in the file system.
-        let name = format!("unix://@ringlane-demo-{}-{number}", std::process::id());
-        let inner = Server::start("proxy", engine, &["forward", &name, echo.address()])?;
-        let outer = ["forward", "tcp://127.0.0.1:0", inner.address()];
-        let outer = Server::start("proxy", engine, &outer)?;
-        Ok(Chain { servers: [outer, inner, echo] })
+        let mut chain = Chain { servers: Vec::new() };
+        for at in addresses(number).iter().rev() {
+            let server = match chain.servers.first() {
+                None => Server::start("echo", engine, &["echo", at])?,
+                Some(next) => Server::start("proxy", engine, &["forward", at, next.address()])?,
+            };
+            chain.servers.insert(0, server);
+        }
+        Ok(chain)
     }
 
     /// Where the client goes.
@@ -37,7 +71,7 @@ impl Chain {
         self.servers.iter().map(Server::runs)
     }
 
-    /// CPU time of all three so far, in milliseconds.
+    /// CPU time of all of them so far, in milliseconds.
     pub fn cpu_ms(&self) -> u64 {
         self.servers.iter().filter_map(|server| proc::cpu_ms(server.pid())).sum()
     }
@@ -54,5 +88,23 @@ impl Chain {
             server.complaints().into_iter().map(|line| format!("{}: {line}", server.name()))
         });
         all.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_has_links_of_every_transport_and_no_address_twice() {
+        let addresses = addresses(7);
+        assert!(addresses.len() >= LINKS_MIN, "{addresses:?}");
+        let named: Vec<_> = addresses.iter().filter(|address| address.contains('@')).collect();
+        let unique: std::collections::BTreeSet<_> = named.iter().collect();
+        assert_eq!(unique.len(), named.len(), "{addresses:?}");
+        let way = way();
+        for known in ringlane::KNOWN {
+            assert!(way.iter().any(|line| line.contains(known.scheme)), "{way:?}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::cli::text;
 
 /// One run.
 pub struct Row {
-    /// What the client and the three servers ran on, the client first.
+    /// What the client and the servers ran on, the client first.
     pub runs: Vec<Runs>,
     /// What came out.
     pub measured: Measured,

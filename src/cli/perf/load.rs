@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use hdrhistogram::Histogram;
-use ringlane::{BevEvent, Bufferevent, EventBase, Handler, READ, Signal};
+use ringlane::{BevEvent, Bufferevent, EventBase, Handler, READ, Signal, Turn};
 
+use crate::cli::held::Held;
 use crate::cli::proc;
 
 /// The largest message.
@@ -123,6 +124,7 @@ struct Lane {
     asked: VecDeque<Instant>,
     /// Bytes of the oldest of them that are back.
     back: usize,
+    connected: bool,
     /// A stream's bytes that were written so far, and how many of them had left at the last look.
     written: u64,
     left: u64,
@@ -130,7 +132,7 @@ struct Lane {
 
 /// Runs one measurement against `to`; `theirs` reads the server's CPU time in ns.
 pub fn run(
-    base: &EventBase,
+    base: EventBase,
     to: &str,
     load: &Load,
     theirs: impl Fn() -> u64 + 'static,
@@ -150,7 +152,9 @@ pub fn run(
     for _ in 0..load.connections {
         let conn = base.connect(to)?;
         let asked = VecDeque::with_capacity(load.depth);
-        conn.set_handler(Lane { run: Rc::clone(&run), asked, back: 0, written: 0, left: 0 });
+        let run = Rc::clone(&run);
+        let lane = Lane { run, asked, back: 0, connected: false, written: 0, left: 0 };
+        conn.set_handler(lane);
         conn.set_write_watermark(STREAM_BYTES / 2, usize::MAX);
         conn.enable(READ);
         conns.push(conn);
@@ -167,12 +171,19 @@ pub fn run(
     });
     base.dispatch()?;
     limit.free();
+    // A base takes its time to go, and until it is gone it would swallow a signal.
+    let held = Held::new()?;
+    for _ in 0..2 {
+        base.turn(Turn::NoWait)?;
+    }
     for signal in signals {
         signal?.free();
     }
     for conn in conns {
         conn.abort();
     }
+    drop(base);
+    drop(held);
     if let Some(failure) = run.failure.take() {
         return Err(anyhow!(failure));
     }
@@ -203,11 +214,21 @@ impl Run {
         base.once(WARM_UP, move |base| {
             run.mark(base);
             run.open.set(true);
-            let window = run.load.window;
-            base.once(window, move |base| {
-                run.mark(base);
-                base.stop();
-            });
+            run.end_after_window(base);
+        });
+    }
+
+    /// The window ends, or begins again as long as nothing has come through it.
+    fn end_after_window(self: &Rc<Self>, base: &EventBase) {
+        let run = Rc::clone(self);
+        base.once(self.load.window, move |base| {
+            run.mark(base);
+            let marks = run.marks.borrow().iter().map(|mark| mark.messages).collect::<Vec<_>>();
+            if marks.first() < marks.last() {
+                return base.stop();
+            }
+            run.marks.borrow_mut().pop();
+            run.end_after_window(base);
         });
     }
 }
@@ -243,6 +264,7 @@ impl Lane {
 impl Handler for Lane {
     fn on_connected(&mut self, conn: &Bufferevent) {
         let Some(base) = conn.base() else { return };
+        self.connected = true;
         match self.run.load.kind {
             Kind::RoundTrip => (0..self.run.load.depth).for_each(|_| self.ask(conn, base.now())),
             Kind::Stream => self.fill(conn),
@@ -283,7 +305,8 @@ impl Handler for Lane {
         if event.is_end()
             && let Some(base) = conn.base()
         {
-            self.run.fail(&base, format!("the connection ended: {event}"));
+            let what = if self.connected { "the connection ended: " } else { "" };
+            self.run.fail(&base, format!("{what}{event}"));
         }
     }
 }

@@ -17,7 +17,7 @@ mod table;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use ringlane::prelude::*;
-use ringlane::reactor::Config;
+use ringlane::reactor::{Config, Reactor};
 use std::time::Duration;
 
 use self::cores::{Cores, Places};
@@ -34,7 +34,9 @@ pub struct Asked {
     /// Where the server listens, like tcp://127.0.0.1:0 or unix://@perf.
     #[arg(value_name = "ADDR", required_unless_present_any = ["compare", "stand_in"])]
     address: Option<String>,
-    /// Every transport of this build in turn, and what else Linux has for talking to a process.
+    /// Every transport of this build in turn, and what else Linux has for talking to a process:
+    /// pipe, FIFO, POSIX message queue, and semaphores (a count and a futex, of which sem_wait is
+    /// made) with memory of shm_open or a mapped file.
     #[arg(long, conflicts_with_all = ["address", "connect"])]
     compare: bool,
     /// The server runs already, as `ringlane echo ADDR`; its CPU is not measured, nor the stream.
@@ -89,12 +91,16 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
         subjects.extend(Reference::all().map(Subject::Reference));
     }
     let plan = Plan::new(asked, cores);
+    if asked.compare {
+        Reference::missing().into_iter().for_each(say);
+    }
     say(&format!("{plan}\n"));
     let mut rows: Vec<Row> = subjects.iter().map(Subject::row).collect();
+    let clock = ringlane::reactor::best(config)?;
     for _ in 0..asked.rounds {
         for (subject, row) in subjects.iter_mut().zip(&mut rows) {
             for (at, &(kind, size)) in plan.cells.iter().enumerate() {
-                let sample = subject.measure(&places, &plan.load(kind, size));
+                let sample = subject.measure(&places, &plan.load(kind, size), &*clock);
                 let sample = sample.with_context(|| format!("{} at {size} B", subject.name()))?;
                 row.add(at, sample);
             }
@@ -191,10 +197,15 @@ impl Subject {
     }
 
     /// `None` where this one cannot do that.
-    fn measure(&mut self, places: &Places, load: &Load) -> Result<Option<Sample>> {
+    fn measure(
+        &mut self,
+        places: &Places,
+        load: &Load,
+        clock: &dyn Reactor,
+    ) -> Result<Option<Sample>> {
         match self {
             Subject::Transport(transport) => transport.measure(load).map(Some),
-            Subject::Reference(reference) => reference.measure(places, load),
+            Subject::Reference(reference) => reference.measure(places, load, clock),
         }
     }
 }
@@ -245,7 +256,7 @@ impl Transport {
         let to = server.map_or(self.address.as_str(), Server::address);
         let pid = server.map(Server::pid);
         let base = EventBase::with_config(&self.config)?;
-        load::run(&base, to, load, move || pid.map_or(0, proc::cpu_ns)).map_err(|error| {
+        load::run(base, to, load, move || pid.map_or(0, proc::cpu_ns)).map_err(|error| {
             let said = server.map(Server::complaints).unwrap_or_default();
             let said: String = said.iter().map(|line| format!(" [{line}]")).collect();
             anyhow!("{error}{said}")

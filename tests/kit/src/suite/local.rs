@@ -30,6 +30,16 @@ cases! {
 
 const ONLY_UNIX: &str = "only Unix sockets have paths";
 const ONLY_REAL: &str = "virtual sockets are no descriptors";
+const ONLY_DESCRIPTORS: &str = "a link of this transport is more than a descriptor";
+
+/// Why this row does not take up descriptors.
+fn takes_no_descriptors(rig: &Rig) -> Option<Outcome> {
+    match (rig.real, rig.links_are_descriptors()) {
+        (false, _) => Some(skip(ONLY_REAL)),
+        (_, false) => Some(skip(ONLY_DESCRIPTORS)),
+        _ => None,
+    }
+}
 
 fn serves(stage: &Stage, at: &str) {
     let client = stage.base.connect(at).expect("the address is valid");
@@ -276,8 +286,8 @@ fn not_given_away(rig: &Rig) -> Outcome {
 }
 
 fn listening_descriptor(rig: &Rig) -> Outcome {
-    if !rig.real {
-        return skip(ONLY_REAL);
+    if let Some(skip) = takes_no_descriptors(rig) {
+        return skip;
     }
     let stage = Stage::new(rig);
     let (fd, at): (OwnedFd, String) = if rig.is("unix") {
@@ -303,8 +313,8 @@ fn listening_descriptor(rig: &Rig) -> Outcome {
 }
 
 fn connected_descriptor(rig: &Rig) -> Outcome {
-    if !rig.real {
-        return skip(ONLY_REAL);
+    if let Some(skip) = takes_no_descriptors(rig) {
+        return skip;
     }
     let stage = Stage::new(rig);
     let (ours, mut theirs): (OwnedFd, Box<dyn ReadWrite>) = if rig.is("unix") {

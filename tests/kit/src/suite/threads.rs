@@ -149,16 +149,20 @@ fn forked(rig: &Rig) -> Outcome {
     // Of two processes that wait on one listener the kernel wakes one, so the parent steps aside.
     server.disable();
     stage.idle(5);
-    let (here, there) = stage.base.pair().expect("a pair can be made");
-    there.on_read(|c| c.output().append(c.input()));
-    there.enable(READ);
-    let at_here = Tap::on(&here);
+    // A pair is of Unix sockets, which not every build takes.
+    let pair = stage.base.schemes().contains(&"unix").then(|| {
+        let (here, there) = stage.base.pair().expect("a pair can be made");
+        there.on_read(|c| c.output().append(c.input()));
+        there.enable(READ);
+        let at_here = Tap::on(&here);
+        (here, there, at_here)
+    });
     stage.idle(5);
     let well = in_child(&mut || {
         stage.base.reinit().expect("the child gets a kernel side of its own");
         // A receive that was armed before the fork is armed again, and the inherited listener
         // serves.
-        here.output().add(b"armed again");
+        pair.iter().for_each(|(here, ..)| here.output().add(b"armed again"));
         server.enable();
         let dial = stage.connect(&server);
         dial.output().add(b"in the child");
@@ -166,9 +170,11 @@ fn forked(rig: &Rig) -> Outcome {
         let fired = cell(false);
         let set = Rc::clone(&fired);
         stage.base.once(std::time::Duration::from_millis(5), move |_| set.set(true));
-        let all = || at_dial.len() == 12 && at_here.len() == 11 && fired.get();
+        let at_here = |len: usize| pair.iter().all(|(.., at_here)| at_here.len() == len);
+        let all = || at_dial.len() == 12 && at_here(11) && fired.get();
         stage.until("the child's bytes are back", all);
-        at_dial.bytes() == b"in the child" && at_here.bytes() == b"armed again"
+        let again = |at_here: &Tap| at_here.bytes() == b"armed again";
+        at_dial.bytes() == b"in the child" && pair.iter().all(|(.., at_here)| again(at_here))
     });
     assert!(well.expect("the child can be waited for"), "the child failed");
     server.enable();

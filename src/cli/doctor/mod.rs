@@ -1,4 +1,7 @@
-//! `ringlane doctor`: what this kernel offers, what is used of it, and what to do about the rest.
+//! `ringlane doctor`: what this kernel offers, what is used of it, how the transports fare, and
+//! what to do about the rest.
+
+mod transports;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -6,6 +9,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use ringlane::reactor::{Config, probe};
 use serde::Serialize;
 
+use self::transports::Carrier;
 use super::proc;
 
 /// CAP_IPC_LOCK in a capability mask (capability.h): locked memory is not counted.
@@ -53,6 +57,7 @@ struct Finding {
     /// 0 none, 1 strict, 2 filter (proc_pid_status(5)).
     seccomp: Option<u32>,
     somaxconn: Option<u32>,
+    transports: Vec<Carrier>,
     advice: Vec<String>,
 }
 
@@ -84,6 +89,7 @@ fn look(config: &Config) -> Result<Finding> {
         io_uring_group: number("/proc/sys/kernel/io_uring_group"),
         seccomp: proc::status("Seccomp").and_then(|mode| mode.parse().ok()),
         somaxconn: number("/proc/sys/net/core/somaxconn"),
+        transports: transports::look(config),
         advice: Vec::new(),
     })
 }
@@ -145,6 +151,9 @@ fn advise(f: &Finding) -> Vec<String> {
             ringlane::limits::BACKLOG
         ));
     }
+    for carrier in f.transports.iter().filter(|carrier| carrier.built_in) {
+        advice.extend(carrier.advice.iter().cloned());
+    }
     if f.engine == "epoll" && advice.is_empty() && f.fell_back.is_some() {
         advice.push(
             "The epoll engine does everything the io_uring engine does, at a higher cost per \
@@ -189,6 +198,7 @@ fn tell(f: &Finding) -> String {
         "somaxconn          {}",
         or_absent(f.somaxconn.map(|value| value.to_string()))
     ));
+    lines.extend(transports::tell(&f.transports));
     lines.push("what to do".into());
     lines.extend(f.advice.iter().map(|advice| format!("  {advice}")));
     lines.join("\n")
@@ -235,6 +245,7 @@ mod tests {
             io_uring_group: Some(-1),
             seccomp: Some(0),
             somaxconn: Some(4096),
+            transports: Vec::new(),
             advice: Vec::new(),
         }
     }
@@ -262,6 +273,23 @@ mod tests {
             let advice = advise(&finding).join(" ");
             assert!(advice.contains(word), "{advice}");
         }
+    }
+
+    #[test]
+    fn a_transport_that_is_here_says_what_it_lacks() {
+        let carrier = |built_in| Carrier {
+            scheme: "road",
+            feature: "track",
+            built_in,
+            failure: built_in.then(|| "no wheels".into()),
+            notes: vec!["a note".into()],
+            advice: vec!["Get wheels.".into()],
+        };
+        let finding = |built_in| Finding { transports: vec![carrier(built_in)], ..healthy() };
+        assert_eq!(advise(&finding(true)), ["Get wheels."]);
+        assert!(tell(&finding(true)).contains("road://  DOES NOT WORK: no wheels"));
+        assert_eq!(advise(&finding(false)), ["Nothing to do."]);
+        assert!(tell(&finding(false)).contains("road://  not in this build: --features track"));
     }
 
     #[test]
