@@ -144,8 +144,6 @@ pub(crate) struct Open {
     pub their_word: Rc<dyn SharedWord>,
     /// Whether we, and they, wait on the word; otherwise a byte on the socket rings.
     pub waits: [bool; 2],
-    /// What of the budget it takes, until it is dropped.
-    _share: Share,
 }
 
 /// What the two ends have agreed on.
@@ -169,12 +167,11 @@ impl Open {
         let rx = Consumer::new(Rc::clone(&map), header.lane(other));
         let theirs = Bell::new(Rc::clone(&map), announce(other));
         Box::new(Open {
-            rings: Rings::new(tx, rx, theirs, records, user),
+            rings: Rings::new((tx, rx), theirs, records, user, share),
             mine: Bell::new(Rc::clone(&map), announce(side)),
             my_word: word(side),
             their_word: word(other),
             waits,
-            _share: share,
         })
     }
 }

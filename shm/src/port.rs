@@ -20,6 +20,7 @@ use std::rc::Rc;
 use ringlane_api::transport::LinkId;
 
 use crate::bell::{Bell, News};
+use crate::budget::Share;
 use crate::record::{Borrowed, RecordHeader, Records, Refused, Reservation};
 use crate::ring::{Consumer, Producer, Scribbled};
 
@@ -47,6 +48,8 @@ pub(crate) struct Rings {
     /// The peer has scribbled.
     distrusted: Cell<bool>,
     over: Cell<bool>,
+    /// What of the budget they take, for as long as anybody holds them.
+    _share: Share,
 }
 
 /// What a port's user has left for the transport to do.
@@ -59,11 +62,11 @@ pub(crate) struct Errands {
 
 impl Rings {
     pub fn new(
-        tx: Producer,
-        rx: Consumer,
+        (tx, rx): (Producer, Consumer),
         theirs: Bell,
         records: bool,
         (id, used): (LinkId, Used),
+        share: Share,
     ) -> Rc<Rings> {
         Rc::new(Rings {
             tx: RefCell::new(tx),
@@ -78,6 +81,7 @@ impl Rings {
             must_ring: Cell::new(false),
             distrusted: Cell::new(false),
             over: Cell::new(false),
+            _share: share,
         })
     }
 
