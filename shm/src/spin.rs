@@ -77,38 +77,65 @@ impl Patience {
     }
 }
 
+/// How to look again.
+#[derive(Clone, Copy)]
+enum Look {
+    Spin,
+    Way,
+}
+
 impl Shm {
-    /// One round over the hot links; before the loop sleeps, for as long as an address allows.
+    /// One round over the hot links; before the loop sleeps, a second look where it may pay.
     pub(crate) fn serve_hot(&mut self, cx: &mut Cx<'_>, idle: bool) -> Armed {
-        if !idle || self.hot.is_empty() {
-            self.round(cx, idle);
-        } else if self.round(cx, false) || cx.has_pushed() {
-            // Callbacks come first, and so does what others have asked the kernel for.
-            return Armed::Busy;
-        } else {
-            let found = self.look_again(cx);
-            self.round(cx, !found);
+        match idle.then(|| self.second_look()).flatten() {
+            None => {
+                self.round(cx, idle);
+            }
+            // Callbacks come first.
+            Some(_) if self.round(cx, false) => return Armed::Busy,
+            // And so does what was asked of the kernel: in a turn of its own where we would keep
+            // the loop, with the sleep where the peer may be waiting for just that.
+            Some(Look::Spin) if cx.has_pushed() => return Armed::Busy,
+            Some(Look::Way) if cx.has_pushed() => {
+                self.round(cx, true);
+            }
+            Some(how) => {
+                let found = self.look_again(cx, how);
+                self.round(cx, !found);
+            }
         }
         if self.hot.is_empty() { Armed::Quiet } else { Armed::Busy }
     }
 
-    /// Looks at the hot links again before they sleep. Returns whether one has something.
-    fn look_again(&mut self, cx: &mut Cx<'_>) -> bool {
+    /// Whether and how to look again before sleeping.
+    fn second_look(&mut self) -> Option<Look> {
+        if self.hot.is_empty() {
+            return None;
+        }
         if !self.spin.is_zero() && self.spins.may() {
-            let found = self.look_until(cx.clock() + self.spin, cx);
-            self.spins.learn(found);
-            return found;
+            return Some(Look::Spin);
         }
-        let may = self.gives_way && self.hot.len() <= NEAR_MAX;
-        if !may || !self.any_near() || !self.ways.may() {
-            return false;
+        let few = self.gives_way && self.hot.len() <= NEAR_MAX;
+        (few && self.any_near() && self.ways.may()).then_some(Look::Way)
+    }
+
+    /// Looks at the hot links again. Returns whether one has something.
+    fn look_again(&mut self, cx: &mut Cx<'_>, how: Look) -> bool {
+        match how {
+            Look::Spin => {
+                let found = self.look_until(cx.clock() + self.spin, cx);
+                self.spins.learn(found);
+                found
+            }
+            Look::Way => {
+                let found = (0..WAYS).any(|_| {
+                    cx.sys().give_way();
+                    self.any_has_work()
+                });
+                self.ways.learn(found);
+                found
+            }
         }
-        let found = (0..WAYS).any(|_| {
-            cx.sys().give_way();
-            self.any_has_work()
-        });
-        self.ways.learn(found);
-        found
     }
 
     fn look_until(&mut self, until: Instant, cx: &mut Cx<'_>) -> bool {
