@@ -63,9 +63,19 @@ fn echo(conn: &Bufferevent) {
 
 #[test]
 fn records_go_there_and_back_whole_and_in_order() {
+    there_and_back("face=records&ring=16KiB");
+}
+
+#[test]
+fn a_link_that_spins_or_does_not_give_way_carries_the_same() {
+    there_and_back("face=records&ring=16KiB&spin=50us");
+    there_and_back("face=records&ring=16KiB&yield=0");
+}
+
+fn there_and_back(parameters: &str) {
     for base in bases() {
         watch(&base);
-        let address = address("order", "face=records&ring=16KiB");
+        let address = address("order", parameters);
         base.listen(&address, |conn| echo(&conn)).unwrap();
         let conn = base.connect(&address).unwrap();
         let (sent, came) = (Rc::new(Cell::new(0_u32)), Rc::new(Cell::new(0_u32)));
