@@ -301,3 +301,25 @@ fn strangers_cost_their_own_connection_only() {
     drop((half, silent));
     echo(&base, &server.address, 100_000);
 }
+
+/// A packet that came after a round had looked, and before it armed for sleep, was slept over.
+#[test]
+fn what_comes_while_the_loop_goes_to_sleep_is_heard() {
+    for at in both() {
+        let server = Server::start(&["echo", &at]);
+        let base = EventBase::new().expect("a base");
+        for _ in 0..60 {
+            let conn = base.connect(&server.address).expect("the address is valid");
+            let got = Rc::new(Cell::new(0));
+            let count = Rc::clone(&got);
+            conn.on_read(move |c| count.set(count.get() + c.input().take().len()));
+            conn.enable(READ);
+            for trip in 1..=5 {
+                conn.output().add(b"alive?");
+                until(&base, "the answer", || got.get() == 6 * trip);
+            }
+            conn.free();
+        }
+        server.was_healthy();
+    }
+}

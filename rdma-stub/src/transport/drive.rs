@@ -12,7 +12,7 @@ use super::{Carrier, DEVICE, Rdma, State};
 use crate::dispatch;
 use crate::health;
 use crate::link::Fault;
-use crate::verbs::Port;
+use crate::verbs::{Port, Verbs};
 
 /// Rounds of the device per turn; what is left then keeps the loop awake.
 const ROUNDS_MAX: usize = 4;
@@ -170,15 +170,17 @@ impl Rdma {
         self.spoiled(cx);
         let more = self.dispatch.progress(&mut self.events);
         let armed = self.dispatch.arm(&mut self.events);
-        // The words that were due go on the wire.
+        // The words that were due go on the wire. A peer in shared memory may have written
+        // meanwhile: that is what was armed for.
         self.dispatch.verbs_mut().run();
+        let event = self.dispatch.verbs_mut().take_event();
         self.tell(cx);
         for port in self.stream().going() {
             self.push_out(cx, port);
         }
         self.publish(cx);
         self.look_inside(cx);
-        armed == dispatch::Armed::Again || more
+        armed == dispatch::Armed::Again || more || event
     }
 
     /// The device is run again when its clock wants it.
