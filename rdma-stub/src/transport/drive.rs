@@ -183,9 +183,9 @@ impl Rdma {
         armed == dispatch::Armed::Again || more || event
     }
 
-    /// The device is run again when its clock wants it.
+    /// The device is run again when its clock wants it, as long as anybody has a link on it.
     fn set_alarm(&mut self, cx: &mut Cx<'_>, now: Duration) {
-        let alarm = self.dispatch.verbs().deadline();
+        let alarm = self.dispatch.verbs().deadline().filter(|_| !self.by_key.is_empty());
         if alarm == std::mem::replace(&mut self.alarm, alarm) {
             return;
         }
