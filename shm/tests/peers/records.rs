@@ -13,7 +13,7 @@ use ringlane_shm::ring::{Consumer, Producer, Published, State};
 
 use crate::kit::{self, Dice, SMALL};
 
-/// Records of a child that nothing kills.
+/// Records of a child that ends by itself.
 const CHILD_RECORDS: u32 = 3000;
 
 /// Records that go in one publication, at most.
@@ -166,8 +166,9 @@ pub fn child(arguments: &[&str]) {
         _ => {}
     }
     let mut end = End::new(map, 1, arguments[0].parse().expect("a number"));
-    // Without a point it is killed some time.
-    let most = if arguments.len() > 1 { CHILD_RECORDS } else { u32::MAX };
+    // Who is to die on the way goes on until it did: how often a reader looks at the word, in so
+    // many records, is the scheduler's to say.
+    let most = if arguments[1..].contains(&"Finished") { CHILD_RECORDS } else { u32::MAX };
     while end.made < most {
         end.produce();
         end.consume();
