@@ -22,6 +22,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "bus")]
+pub mod bus;
 #[cfg(feature = "program")]
 pub mod forward;
 mod registry;

@@ -1,0 +1,3 @@
+//! The bus: processes that find each other by name.
+
+pub mod local;
