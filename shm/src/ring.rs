@@ -20,6 +20,7 @@ pub use consumer::Consumer;
 use crate::crash::{self, Point};
 use crate::layout::Lane;
 use crate::map::{Map, processor};
+use crate::record::RECORD_HEADER_BYTES;
 use crate::sync::{Ordering, Shared};
 
 /// Set in the publish word when the ring was taken over: nothing is published any more.
@@ -85,11 +86,11 @@ pub enum State {
 
 const FIN: u32 = 1;
 
-fn distance(from: u32, to: u32) -> u32 {
+pub(crate) fn distance(from: u32, to: u32) -> u32 {
     to.wrapping_sub(from) & POSITION
 }
 
-fn forward(pos: u32, by: u32) -> u32 {
+pub(crate) fn forward(pos: u32, by: u32) -> u32 {
     pos.wrapping_add(by) & POSITION
 }
 
@@ -104,6 +105,11 @@ fn pieces(lane: &Lane, pos: u32, n: usize) -> (usize, usize) {
 pub struct Producer {
     map: Shared<Map>,
     lane: Lane,
+    /// The consumer's counters lie in this map, too. Where they do not, this side is told of them
+    /// by [`Producer::free_to`].
+    looks: bool,
+    /// Bytes of payload that a record may have.
+    pub(crate) record_bytes_max: u32,
     /// The word as this side published it last.
     word: Published,
     /// Where the next byte goes.
@@ -121,8 +127,36 @@ pub struct Producer {
 impl Producer {
     /// The writing end of a fresh ring.
     pub fn new(map: Shared<Map>, lane: Lane) -> Producer {
-        let word = Published::default();
-        Producer { map, lane, word, next: 0, head: 0, far: false, stage: Vec::new(), staged: 0 }
+        Producer {
+            map,
+            lane,
+            looks: true,
+            record_bytes_max: (lane.cap / 4).saturating_sub(RECORD_HEADER_BYTES),
+            word: Published::default(),
+            next: 0,
+            head: 0,
+            far: false,
+            stage: Vec::new(),
+            staged: 0,
+        }
+    }
+
+    /// The writing end of a ring whose `word` was published last and that is free from `head` on.
+    /// It reads no counter of the consumer's: its owner does, and calls [`Producer::free_to`].
+    pub(crate) fn told(map: Shared<Map>, lane: Lane, word: Published, head: u32) -> Producer {
+        let (looks, next) = (false, word.pos);
+        Producer { looks, word, next, head, ..Producer::new(map, lane) }
+    }
+
+    /// Bytes that are written and not given back, as far as this side knows.
+    pub(crate) fn held(&self) -> u32 {
+        distance(self.head, self.next)
+    }
+
+    /// Everything before `head` may be written over. The caller has checked that it was published.
+    pub(crate) fn free_to(&mut self, head: u32) {
+        debug_assert!(distance(head, self.next) <= distance(self.head, self.next), "onwards only");
+        self.head = head;
     }
 
     /// Goes on where somebody else's producer stopped, whose word was `word`: a ring that was
@@ -146,6 +180,9 @@ impl Producer {
     }
 
     fn room_now(&mut self) -> Result<u32, Scribbled> {
+        if !self.looks {
+            return Ok(self.lane.cap - distance(self.head, self.next));
+        }
         // SYNC: ring.head. With the store in `Consumer::release`.
         let head = Published::of(self.map.u64_at(self.lane.head).load(Ordering::Acquire)).pos;
         let held = distance(head, self.next);
@@ -253,6 +290,7 @@ impl Producer {
 
     /// Whether the consumer was last seen on the processor that this thread runs on.
     pub fn is_near(&self) -> bool {
+        debug_assert!(self.looks, "the consumer's counters lie beside the word");
         let cpu = self.map.u32_at(self.lane.cpu).load(Ordering::Relaxed);
         cpu != 0 && cpu == processor()
     }

@@ -17,6 +17,8 @@ const SEEN_BYTES: u32 = 4 << 10;
 #[derive(Debug)]
 pub struct Consumer {
     map: Shared<Map>,
+    /// Where this side's counters lie.
+    own: Shared<Map>,
     lane: Lane,
     /// Where the next byte is read.
     next: u32,
@@ -35,8 +37,25 @@ pub struct Consumer {
 impl Consumer {
     /// The reading end of a fresh ring.
     pub fn new(map: Shared<Map>, lane: Lane) -> Consumer {
-        let seen = Published::default();
-        Consumer { map, lane, next: 0, released: 0, given: 0, unseen: SEEN_BYTES, seen, seq: 0 }
+        let own = Shared::clone(&map);
+        Consumer::from(map, own, lane, Published::default())
+    }
+
+    /// The reading end of a ring that was read up to `at`, with counters in a map of its own.
+    pub(crate) fn from(map: Shared<Map>, own: Shared<Map>, lane: Lane, at: Published) -> Consumer {
+        let (pos, seq) = (at.pos, at.seq);
+        let seen = Published { frozen: false, ..at };
+        Consumer {
+            map,
+            own,
+            lane,
+            next: pos,
+            released: pos,
+            given: pos,
+            unseen: SEEN_BYTES,
+            seen,
+            seq,
+        }
     }
 
     /// Bytes to read. Looks at the producer's word only when nothing is left of the last look, or
@@ -49,7 +68,7 @@ impl Consumer {
 
     fn available_now(&mut self, left: u32) -> Result<u32, Scribbled> {
         // SYNC: ring.word. With the stores in `Producer::publish` and `publish_unless_frozen`.
-        let seen = Published::of(self.map.u64_at(self.lane.word).load(Ordering::Acquire));
+        let seen = Published::of(self.map.load_u64(self.lane.word));
         let available = distance(self.next, seen.pos);
         let held = distance(self.released, self.next);
         if available < left || available > self.lane.cap - held.min(self.lane.cap) {
@@ -87,7 +106,7 @@ impl Consumer {
     pub(crate) fn next_word(&self) -> u64 {
         let (at, to_end) = pieces(&self.lane, self.next, 8);
         if at.is_multiple_of(8) && to_end == 8 {
-            let word = u64::from_le(self.map.u64_at(at).load(Ordering::Relaxed));
+            let word = u64::from_le(self.map.load_u64(at));
             crash::here(Point::Copied);
             return word;
         }
@@ -109,6 +128,39 @@ impl Consumer {
         (Shared::clone(&self.map), at, to_end as u32)
     }
 
+    /// Appends a copy of `len` bytes from the next one on, which lie before the end of the ring.
+    pub(crate) fn append(&self, len: u32, into: &mut Vec<u8>) {
+        let (at, to_end) = pieces(&self.lane, self.next, len as usize);
+        debug_assert_eq!(to_end, len as usize, "the caller has split it at the end");
+        self.map.append(at, len as usize, into);
+        crash::here(Point::Copied);
+    }
+
+    /// The eight bytes at a position that is a multiple of eight.
+    pub(crate) fn word_at(&self, pos: u32) -> u64 {
+        u64::from_le(self.map.load_u64(pieces(&self.lane, pos, 8).0))
+    }
+
+    /// Bytes from a position to the end of the ring.
+    pub(crate) fn to_end(&self, pos: u32) -> u32 {
+        self.lane.cap - (pos & (self.lane.cap - 1))
+    }
+
+    /// Reads on from another place.
+    pub(crate) fn seek(&mut self, at: Published) {
+        (self.next, self.seq) = (at.pos, at.seq);
+    }
+
+    /// The word as last seen.
+    pub(crate) fn seen(&self) -> Published {
+        self.seen
+    }
+
+    /// Whether the word says something else than when it was last looked at.
+    pub(crate) fn is_news(&self) -> bool {
+        self.map.load_u64(self.lane.word) != self.seen.word()
+    }
+
     /// The position of the next byte.
     pub(crate) fn position(&self) -> u32 {
         self.next
@@ -126,6 +178,12 @@ impl Consumer {
 
     /// The same up to a position, where something behind it is still held.
     pub(crate) fn release_to(&mut self, pos: u32) -> bool {
+        self.release_at(Published { seq: self.seq, frozen: false, pos })
+    }
+
+    /// The same, with the number of the last record before it.
+    pub(crate) fn release_at(&mut self, head: Published) -> bool {
+        let pos = head.pos;
         debug_assert!(
             distance(self.released, pos) <= distance(self.released, self.next),
             "only what was read is given back"
@@ -137,11 +195,10 @@ impl Consumer {
         (self.released, self.given) = (pos, pos);
         if self.unseen >= SEEN_BYTES {
             self.unseen = 0;
-            self.map.u32_at(self.lane.cpu).store(processor(), Ordering::Relaxed);
+            self.own.u32_at(self.lane.cpu).store(processor(), Ordering::Relaxed);
         }
-        let head = Published { seq: self.seq, frozen: false, pos };
         // SYNC: ring.head. With the load in `Producer::room`.
-        self.map.u64_at(self.lane.head).store(head.word(), Ordering::Release);
+        self.own.u64_at(self.lane.head).store(head.word(), Ordering::Release);
         crash::here(Point::Released);
         true
     }
