@@ -219,9 +219,9 @@ pub struct Core {
     closed: bool,
     todo: VecDeque<Do>,
     events: VecDeque<Event>,
-    /// Channels with records that are written and not published.
-    dirty: bool,
-    /// Groups and channels whose user waits for room.
+    /// Channels with records that are written and perhaps not published.
+    dirty: Vec<Key>,
+    /// Channels for which acknowledgements are waited for.
     waiting_room: HashSet<Key>,
 }
 
@@ -250,7 +250,7 @@ impl Core {
             closed: false,
             todo: VecDeque::new(),
             events: VecDeque::new(),
-            dirty: false,
+            dirty: Vec::new(),
             waiting_room: HashSet::new(),
         }
     }

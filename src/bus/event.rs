@@ -48,6 +48,8 @@ pub enum PeerEvent {
         first: u32,
         /// Its death was seen.
         exact: bool,
+        /// The last message that may have left this host.
+        sent: u32,
         /// What is still here of the messages from `first` on. Those to a group that takes any
         /// member are not among them: another member gets them.
         undelivered: Vec<Undelivered>,

@@ -17,6 +17,8 @@ pub(super) struct Assembly {
     bytes: Vec<u8>,
     /// The rest of it is dropped.
     too_large: bool,
+    /// All of it has come.
+    complete: bool,
     sender: Budget,
     limits: Limits,
 }
@@ -36,7 +38,7 @@ pub(super) enum Piece<'a> {
 
 impl Assembly {
     pub fn new(sender: Budget, limits: Limits) -> Assembly {
-        Assembly { kind: None, bytes: Vec::new(), too_large: false, sender, limits }
+        Assembly { kind: None, bytes: Vec::new(), too_large: false, complete: false, sender, limits }
     }
 
     /// Drops what has come.
@@ -45,9 +47,10 @@ impl Assembly {
         self.bytes = Vec::new();
         self.kind = None;
         self.too_large = false;
+        self.complete = false;
     }
 
-    /// Takes a record. A message that was complete before is forgotten by it.
+    /// Takes a record; [`Assembly::shown`] follows.
     pub fn take<'a>(&'a mut self, header: RecordHeader, payload: &'a [u8]) -> Piece<'a> {
         let more = header.kind & MORE != 0;
         let of = header.kind & !MORE;
@@ -71,12 +74,13 @@ impl Assembly {
             self.clear();
             return Piece::TooLarge;
         }
+        self.complete = true;
         Piece::Whole(first, &self.bytes)
     }
 
-    /// A message that [`Assembly::take`] gave was shown.
+    /// What [`Assembly::take`] gave was looked at.
     pub fn shown(&mut self) {
-        if self.kind.is_some() {
+        if self.complete {
             self.clear();
         }
     }

@@ -101,6 +101,12 @@ pub(super) struct In {
     taken: bool,
 }
 
+impl In {
+    fn is_ready(&self) -> bool {
+        !self.taken && self.streams.front().is_some_and(|stream| stream.is_readable())
+    }
+}
+
 /// A record, or several, as a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
@@ -416,24 +422,19 @@ impl Core {
 
     /// Whether a relay has stored something that was not looked at.
     pub fn has_arrivals(&self) -> bool {
-        self.ins.iter().any(|(_, into)| {
-            !into.taken && into.streams.front().is_some_and(|stream| stream.is_readable())
-        })
+        self.ins.iter().any(|(_, into)| into.is_ready())
     }
 
     /// The next stream that may have messages. [`Core::put`] it back.
     pub fn take(&mut self) -> Option<Taken> {
-        let ready = |into: &In| {
-            !into.taken && into.streams.front().is_some_and(|stream| stream.is_readable())
-        };
-        let mut ready = self.ins.iter().filter(|(_, into)| ready(into)).map(|(key, _)| key);
+        let ready = |into: &In| into.is_ready();
+        let all = self.ins.iter().enumerate();
+        let mut ready = all.filter(|(_, (_, into))| ready(into)).map(|(at, (key, _))| (at, key));
         let first = ready.next()?;
         let from = self.next_in;
-        let key = std::iter::once(first)
-            .chain(ready)
-            .find(|key| key.slot as usize >= from)
-            .unwrap_or(first);
-        self.next_in = key.slot as usize + 1;
+        let after = std::iter::once(first).chain(ready).find(|(at, _)| *at >= from);
+        let (at, key) = after.unwrap_or(first);
+        self.next_in = at + 1;
         let into = self.ins.get_mut(key)?;
         let stream = into.streams.pop_front()?;
         into.taken = true;

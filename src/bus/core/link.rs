@@ -266,7 +266,10 @@ impl Core {
                 log::warn!("bus: the relay refuses: {why}");
             }
             (State::Here { .. }, line) => self.dispatch(line),
-            (State::Registering { successor, .. }, FromRelay::Registered { bell, token, host, cluster, incarnation, .. }) => {
+            (
+                State::Registering { successor, .. },
+                FromRelay::Registered { bell, token, host, cluster, incarnation, .. },
+            ) => {
                 self.link.state = State::Here { conn, successor };
                 self.link.ping_at = self.now + PING;
                 self.todo.push_back(Do::OpenBell { address: bell, token });
@@ -330,6 +333,11 @@ impl Core {
     pub fn bell_lost(&mut self) {
         self.link.bell = false;
         self.lose("the relay's bell has ended", true);
+    }
+
+    /// The relay writes nonsense into memory that it shares with us.
+    pub(super) fn distrust(&mut self) {
+        self.lose("the relay wrote nonsense into a control page", true);
     }
 
     pub(super) fn link_leave(&mut self) {

@@ -12,7 +12,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use super::ins::{Stream, Source};
+use super::ins::{Source, Stream};
 use super::out::Way;
 use super::{Core, Do, Event, Millis};
 use crate::bus::event::PeerEvent;
