@@ -24,6 +24,8 @@
 
 #[cfg(feature = "program")]
 pub mod forward;
+#[cfg(feature = "relay")]
+pub mod frame;
 mod registry;
 
 #[cfg(feature = "program")]
