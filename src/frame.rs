@@ -15,13 +15,14 @@ mod body;
 mod codes;
 mod decode;
 mod encode;
-mod fields;
+pub(crate) mod fields;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
 pub use body::{BadRecord, Body, Record, Records};
+pub(crate) use codes::code;
 pub use codes::{AckAt, Class, Leave, Unreachable, Waits};
 pub use decode::{Decoder, Malformed};
 pub use encode::{DataStart, StampList, data_header};

@@ -27,6 +27,8 @@ pub mod forward;
 #[cfg(feature = "relay")]
 pub mod frame;
 mod registry;
+#[cfg(feature = "relay")]
+pub mod relay;
 
 #[cfg(feature = "program")]
 pub use registry::about;

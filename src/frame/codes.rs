@@ -1,7 +1,5 @@
 //! Fields that have few values: a byte on the wire, a sentence for people.
 
-use std::fmt;
-
 /// An enum whose values are bytes on the wire, with the sentence that each stands for.
 macro_rules! code {
     ($(#[$doc:meta])* $name:ident {
@@ -24,8 +22,8 @@ macro_rules! code {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(match self {
                     $($name::$value => $say,)*
                 })
@@ -33,6 +31,8 @@ macro_rules! code {
         }
     };
 }
+
+pub(crate) use code;
 
 code! {
     /// What a channel does with what cannot be stored.
