@@ -26,7 +26,11 @@
 pub mod bus;
 #[cfg(feature = "program")]
 pub mod forward;
+#[cfg(feature = "relay")]
+pub mod frame;
 mod registry;
+#[cfg(feature = "relay")]
+pub mod relay;
 
 #[cfg(feature = "program")]
 pub use registry::about;
