@@ -22,6 +22,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "relay")]
+pub mod cluster;
 #[cfg(feature = "program")]
 pub mod forward;
 mod registry;
