@@ -24,6 +24,8 @@
 
 #[cfg(feature = "bus")]
 pub mod bus;
+#[cfg(feature = "relay")]
+pub mod cluster;
 #[cfg(feature = "program")]
 pub mod forward;
 #[cfg(feature = "relay")]
