@@ -25,6 +25,8 @@
 #[cfg(feature = "program")]
 pub mod forward;
 mod registry;
+#[cfg(feature = "relay")]
+pub mod relay;
 
 #[cfg(feature = "program")]
 pub use registry::about;

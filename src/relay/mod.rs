@@ -1,0 +1,4 @@
+//! The relay: what one host says to another for all of its processes.
+
+pub mod aged;
+pub mod routes;
