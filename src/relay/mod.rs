@@ -2,3 +2,5 @@
 
 pub mod handshake;
 pub mod lobby;
+pub mod aged;
+pub mod routes;
