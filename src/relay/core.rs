@@ -84,12 +84,12 @@ pub enum Out {
     Ring(ConnId, Bell),
     /// A ping of the driver's was answered.
     Pong(LinkId, u64),
+    /// The other relay closes the link, and says why.
+    Bye(LinkId, Leave),
     /// There is something for the host, and no link: dial.
     Want(Rc<str>),
     /// The link has output: [`Core::take_output`].
     Flush(LinkId),
-    /// Close the link, saying why.
-    Hangup(LinkId, Leave),
     /// For the log: what an operator should know.
     Note(Note),
 }
@@ -168,8 +168,6 @@ pub struct Core {
     incarnation: u64,
     uid: u32,
     pid: u32,
-    /// Where processes find their bells.
-    bell: String,
     memory: Memory,
     now: Now,
     charged: local::Charged,
@@ -218,8 +216,6 @@ pub struct Setup {
     pub uid: u32,
     /// Its process.
     pub pid: u32,
-    /// The address at which it expects bells, `shm://…?face=records`.
-    pub bell: String,
     /// Maps rings.
     pub memory: Memory,
     /// Random numbers.
@@ -237,7 +233,6 @@ impl Core {
             incarnation: setup.incarnation,
             uid: setup.uid,
             pid: setup.pid,
-            bell: setup.bell,
             charged: local::Charged::new(),
             memory: setup.memory,
             now: setup.now,

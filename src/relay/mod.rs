@@ -8,6 +8,7 @@
 
 pub mod aged;
 pub mod core;
+pub mod daemon;
 pub mod handshake;
 pub mod lobby;
 pub mod routes;

@@ -108,7 +108,8 @@ impl Near {
 
     /// Whether the sender has published since it was looked at, and something can be sent.
     pub(super) fn is_news(&self) -> bool {
-        self.stand == Stand::Bound && !self.queued && self.reader.news()
+        let may = matches!(self.stand, Stand::Bound | Stand::Unrouted);
+        may && !self.queued && self.reader.news()
     }
 
     /// Whether there are records that were not sent in this binding.
@@ -276,8 +277,12 @@ impl Core {
         }
         near.at = None;
         near.queued = false;
-        if near.stand != Stand::Gone {
-            near.stand = Stand::Unrouted;
+        if near.stand == Stand::Gone {
+            return;
+        }
+        near.stand = Stand::Unrouted;
+        // A channel without work waits until it has some: an idle link is not dialled again.
+        if near.has_more() || near.stored != near.sent || near.closing {
             self.route(key);
         }
     }
@@ -393,6 +398,9 @@ impl Core {
     /// Puts the channel into its link's queue, if it has something to send and may.
     pub(super) fn ready(&mut self, key: Key) {
         let Some(near) = self.nears.get_mut(key) else { return };
+        if near.stand == Stand::Unrouted && near.has_more() {
+            return self.route(key);
+        }
         let Some((link, _)) = near.at else { return };
         if near.queued || near.stand != Stand::Bound || !near.has_more() {
             return;
