@@ -49,7 +49,7 @@ fn fill(
     cluster: &mut Cluster,
 ) {
     let empty = DeTable::new();
-    let root = Section::new(report, "", document, 0..0);
+    let root = Section::root(report, document);
     let head = root.table(report, "cluster", &empty);
     settings::head(report, &head, cluster, folder);
     let limits = root.table(report, "limits", &empty);
