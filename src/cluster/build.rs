@@ -62,7 +62,7 @@ fn fill(
     cluster.metrics = settings::metrics(report, &metrics, "listen");
     if root.has("tls") {
         let tls = root.table(report, "tls", &empty);
-        cluster.tls = settings::tls(report, &tls, folder);
+        cluster.tls = Some(settings::tls(report, &tls, folder));
     }
     let mut names = Names::new(report, cluster);
     names.hosts(&root);

@@ -139,6 +139,27 @@ struct Node {
     described: bool,
 }
 
+impl Host {
+    /// Where the processes of this host look for its relay, which runs as `uid`: at the place that
+    /// the config names, or at the usual ones in this order.
+    ///
+    /// ```
+    /// use ringlane::cluster::Cluster;
+    /// let text = "[cluster]\nname = \"demo\"\n[[host]]\nname = \"a\"\nnodes = [\"login\"]\n";
+    /// let cluster = Cluster::parse(text)?;
+    /// let places: Vec<String> =
+    ///     cluster.hosts()[0].sockets(7).iter().map(ToString::to_string).collect();
+    /// assert_eq!(places, ["unix:///run/ringlane/a.sock", "unix://@ringlane-7-a"]);
+    /// # Ok::<(), ringlane::cluster::ConfigErrors>(())
+    /// ```
+    pub fn sockets(&self, uid: u32) -> Vec<Address> {
+        match &self.socket {
+            Some(socket) => vec![socket.clone()],
+            None => address::usual(&self.name, uid).into(),
+        }
+    }
+}
+
 /// A node: the name of a process.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]

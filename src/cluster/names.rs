@@ -81,6 +81,10 @@ impl<'r, 't> Names<'r, 't> {
         section.required(self.report, "name", "\"a\"");
         if linked {
             section.required(self.report, "relay", "[\"tcp://10.0.0.1:7000\"]");
+            if section.is_empty("relay") {
+                let what = "without an address no other relay could dial this one";
+                self.report.wrong(section.place(&["relay"]), what);
+            }
         }
         let relays = self.addresses(section, "relay", For::Dialling);
         for (address, span) in &relays {
@@ -271,7 +275,7 @@ impl<'r, 't> Names<'r, 't> {
             return None;
         }
         let mut group = Group::new(name, pick, self.report.line(section.span.start));
-        if section.has("members") && members.is_empty() {
+        if section.is_empty("members") {
             self.report.wrong(section.place(&["members"]), format!("`@{name}` has no members"));
         }
         for (member, span) in members {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use ringlane_api::Address;
 
+use super::address::usual;
 use super::say::list;
 use super::{Cluster, Host, NodeRef, Tls};
 
@@ -59,7 +60,8 @@ impl fmt::Display for HostPlan<'_> {
         let name = &self.host.name;
         writeln!(f, "the relay of host {name}, line {}", self.host.line)?;
         let mut row = |name: &str, text: String| writeln!(f, "  {name:<11} {text}");
-        let usual = format!("unix:///run/ringlane/{name}.sock, or unix://@ringlane-UID-{name}");
+        let [folder, abstract_name] = usual(name, "UID");
+        let usual = format!("{folder}, or {abstract_name}");
         row("processes", self.host.socket.as_ref().map_or(usual, ToString::to_string))?;
         let shown = |addresses: Vec<String>, none: &str| match addresses.as_slice() {
             [] => none.to_string(),

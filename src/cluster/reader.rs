@@ -112,6 +112,12 @@ impl<'t> Section<'t> {
         found.map_or(self.span.clone(), Spanned::span)
     }
 
+    /// Whether a list is there, and has nothing in it.
+    pub(super) fn is_empty(&self, name: &str) -> bool {
+        let array = self.value(name).and_then(|value| value.get_ref().as_array());
+        array.is_some_and(|array| array.is_empty())
+    }
+
     /// Whether a key is there at all.
     pub(super) fn has(&self, name: &str) -> bool {
         self.value(name).is_some()

@@ -44,6 +44,7 @@ fn names_are_there_once_and_are_names() {
         ("[[host]]\nname = \"c\"\nrelay = [\"tcp://h:1\"]\nnodes = [\"db\"]\n", "on host `b`"),
         ("[[host]]\nname = \"c\"\nrelay = [\"tcp://10.0.0.1:7000\"]\n", "host in line 5, too"),
         ("[[host]]\nname = \"c\"\n", "[[host]] needs `relay`"),
+        ("[[host]]\nname = \"c\"\nrelay = []\n", "no other relay could dial this one"),
         ("[[node]]\nname = \"db\"\nhost = \"a\"\n", "a node `db` on host `b` in line 12"),
         ("[[node]]\nname = \"new\"\n", "no host has a node `new`"),
         ("[[node]]\nname = \"new\"\nhost = \"B\"\n", "there is no host `B`"),
