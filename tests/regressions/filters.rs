@@ -177,3 +177,39 @@ fn a_filter_answers_although_its_user_has_written_nothing() {
     }
     assert_eq!((a.input().take(), top.input().len()), (b"!!!".to_vec(), 0));
 }
+
+/// Passes bytes on, and ends them with a full stop.
+struct Stopping(bool);
+
+impl Filter for Stopping {
+    fn input(&mut self, from: &mut Evbuffer, to: &mut Evbuffer, _end: bool) -> io::Result<()> {
+        to.append(from);
+        Ok(())
+    }
+    fn output(&mut self, from: &mut Evbuffer, to: &mut Evbuffer, end: bool) -> io::Result<()> {
+        to.append(from);
+        if end && !std::mem::replace(&mut self.0, true) {
+            to.add(b".");
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_filter_hears_of_the_end_when_it_is_freed_with_nothing_left_to_write() {
+    for finish in [false, true] {
+        let base = epoll();
+        let (a, b) = base.pair().expect("a pair");
+        let top = base.filter(b, Stopping(false));
+        a.enable(READ);
+        top.output().add(b"end");
+        until(&base, "what was written", || a.input().len() == 3);
+        if finish {
+            top.finish();
+        } else {
+            top.free();
+        }
+        until(&base, "the full stop", || a.input().len() == 4);
+        assert_eq!(a.input().take(), b"end.");
+    }
+}
