@@ -100,7 +100,7 @@ pub fn run() -> Result<ExitCode> {
         Verb::Doctor(asked) => doctor::run(&config, &asked),
         Verb::Demo(asked) => demo::run(&config, &asked),
         Verb::Perf(asked) => perf::run(&config, &asked),
-        Verb::Bus(verb) => return bus::run(verb),
+        Verb::Bus(verb) => return bus::run(&config, verb),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -26,15 +26,16 @@ mod tls;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bus::local::{FromRelay, Nonce};
 use crate::bus::memory::Memory;
 use crate::cluster::Cluster;
 use crate::relay::handshake::random;
-use crate::{Error, EventBase, Evbuffer, Result};
+use crate::{Error, Evbuffer, EventBase, Result};
 
 use super::core::{ConnId, Core, Note, Out, Setup};
+use super::lock::Lock;
 
 use self::bells::Bells;
 use self::clock::Clock;
@@ -78,6 +79,9 @@ pub(crate) struct Inner {
     queued: Cell<bool>,
     ending: Cell<bool>,
     reloads: Cell<u64>,
+    lock: RefCell<Option<Lock>>,
+    ticked: Cell<Instant>,
+    replaced: Cell<bool>,
 }
 
 impl Relay {
@@ -124,6 +128,9 @@ impl Relay {
             queued: Cell::new(false),
             ending: Cell::new(false),
             reloads: Cell::new(0),
+            lock: RefCell::new(None),
+            ticked: Cell::new(base.now()),
+            replaced: Cell::new(false),
         });
         inner.listen_for_relays()?;
         inner.listen_for_processes()?;
@@ -184,6 +191,7 @@ impl Inner {
     }
 
     fn tick(self: &Rc<Self>) {
+        self.look_at_lock();
         let now = self.clock.now(&self.base);
         self.core.borrow_mut().tick(now);
         self.tick_links();

@@ -4,6 +4,7 @@
 //!   core.rs       the machine: channels, links, order and acknowledgement; sans IO
 //!   aged.rs       bounded tables whose entries age        routes.rs   how links are kept
 //!   handshake.rs  who is at the other end of a link       lobby.rs    those who have not said
+//!   daemon.rs     all that on an event loop               lock.rs     one relay per host
 //! ```
 
 pub mod aged;
@@ -11,4 +12,5 @@ pub mod core;
 pub mod daemon;
 pub mod handshake;
 pub mod lobby;
+pub mod lock;
 pub mod routes;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use serde_json::json;
 
 use crate::bus::local::{FromRelay, Question};
+use crate::cluster::explain;
 
 use super::{ConnId, Inner};
 
@@ -82,14 +83,12 @@ impl Inner {
 
     fn explain(&self, src: &str, dst: &str, chan: u16) -> String {
         let cluster = Rc::clone(&self.cluster.borrow());
-        let explained = cluster.explain(src, dst, chan);
+        let explained = explain(&cluster, src, dst, chan);
         let status = self.core.borrow_mut().status();
         let name = |text: &str| text.split('@').next().unwrap_or(text).to_string();
         let (from, to) = (name(src), name(dst));
-        let channel = status
-            .channels
-            .iter()
-            .find(|one| one.src == from && one.dst == to && one.chan == chan);
+        let channel =
+            status.channels.iter().find(|one| one.src == from && one.dst == to && one.chan == chan);
         let here = |node: &str| status.processes.iter().find(|one| one.node == node);
         json!({
             "config": explained.ok(),

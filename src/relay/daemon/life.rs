@@ -4,7 +4,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, diff};
+use crate::relay::lock::Lock;
 use crate::{Result, Signal};
 
 use super::{Inner, Relay};
@@ -14,6 +15,8 @@ use super::{Inner, Relay};
 pub struct Ended {
     /// Records that were not acknowledged when it ended; their senders still hold them.
     pub unacked: u64,
+    /// Another relay has taken over.
+    pub replaced: bool,
 }
 
 impl Relay {
@@ -37,16 +40,36 @@ impl Relay {
             if let Some(inner) = inner.upgrade() {
                 inner.reload(&config);
             }
-        })
+        })?;
+        Ok(())
+    }
+
+    /// Holds the lock of its host, and ends when another relay has taken over.
+    pub fn hold(&self, lock: Lock) {
+        self.0.lock.replace(Some(lock));
     }
 
     /// What was left when its base stopped.
     pub fn ended(&self) -> Ended {
-        Ended { unacked: self.0.unacked() }
+        Ended { unacked: self.0.unacked(), replaced: self.0.replaced.get() }
     }
 }
 
 impl Inner {
+    /// A relay that was stopped may have been replaced meanwhile: then it ends.
+    pub(super) fn look_at_lock(&self) {
+        let (now, last) = (self.base.now(), self.ticked.replace(self.base.now()));
+        let lock = self.lock.borrow();
+        let Some(lock) = lock.as_ref() else { return };
+        lock.sweep();
+        let late = now.saturating_duration_since(last) > super::TICK * 4;
+        if late && lock.is_replaced().unwrap_or(false) {
+            log::error!("another relay of this host has taken over; this one ends");
+            self.replaced.set(true);
+            self.base.break_now();
+        }
+    }
+
     fn unacked(&self) -> u64 {
         let cluster = Rc::clone(&self.cluster.borrow());
         let core = self.core.borrow();
@@ -96,7 +119,7 @@ impl Inner {
     fn try_reload(self: &Rc<Self>, config: &Path) -> Result<String, String> {
         let new = Cluster::load(config).map_err(|errors| errors.to_string())?;
         let old = Rc::clone(&self.cluster.borrow());
-        let diff = old.diff(&new).map_err(|cannot| cannot.to_string())?;
+        let diff = diff(&old, &new).map_err(|cannot| cannot.to_string())?;
         if new.host(&self.options.host).is_none() {
             return Err(format!("host `{}` is not in it any more", self.options.host));
         }

@@ -10,12 +10,8 @@ use crate::relay::aged::Limits;
 use crate::relay::core::{LinkId as CoreLink, Now};
 use crate::relay::handshake::{self, Handshake, Identity, Refused, Step, random};
 use crate::relay::lobby::{Guest, Lobby};
-use crate::relay::routes::{
-    Closing, HostId, LinkId, Loss, Peer, Policy, RouteOut, Routes, Source,
-};
-use crate::{
-    BevEvent, Bufferevent, Error, LinkOptions, ListenOptions, Listener, READ, Result,
-};
+use crate::relay::routes::{Closing, HostId, LinkId, Loss, Peer, Policy, RouteOut, Routes, Source};
+use crate::{BevEvent, Bufferevent, Error, LinkOptions, ListenOptions, Listener, READ, Result};
 
 use super::tls::Shield;
 use super::{Inner, Moved};
@@ -142,12 +138,11 @@ impl Inner {
             let address = address.to_string();
             let (inner, tls) = (Rc::downgrade(self), address.starts_with("tls+"));
             let under = address.strip_prefix("tls+").unwrap_or(&address);
-            let listener = self.base.listen_with(under, &options, move |bev| {
-                match inner.upgrade() {
+            let listener =
+                self.base.listen_with(under, &options, move |bev| match inner.upgrade() {
                     Some(inner) => inner.meet(bev, tls),
                     None => bev.abort(),
-                }
-            })?;
+                })?;
             self.links.borrow_mut().listeners.push(listener);
         }
         Ok(())
@@ -341,9 +336,8 @@ impl Inner {
         let identity = self.links.borrow().identity.clone();
         let cluster = Rc::clone(&self.cluster.borrow());
         let is_host = |name: &str| cluster.host(name).is_some();
-        let step = bev.input().with(|input| {
-            handshake.on_bytes(&identity, is_host, input, &mut bytes)
-        });
+        let step =
+            bev.input().with(|input| handshake.on_bytes(&identity, is_host, input, &mut bytes));
         (step.unwrap_or(Ok(Step::Wait)), bytes)
     }
 

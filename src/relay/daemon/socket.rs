@@ -5,9 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use crate::bus::local::{FromRelay, LINE_BYTES_MAX, ToRelay, decode, encode};
-use crate::{
-    BevEvent, Bufferevent, Eol, LinkOptions, ListenOptions, Listener, READ, Result,
-};
+use crate::{BevEvent, Bufferevent, Eol, LinkOptions, ListenOptions, Listener, READ, Result};
 
 use super::{ByConn, ConnId, Inner};
 
@@ -39,12 +37,13 @@ impl Inner {
         let inner = Rc::downgrade(self);
         let link = LinkOptions { receive_fds: true, ..LinkOptions::default() };
         let options = ListenOptions { link, ..ListenOptions::default() };
-        let listener = self.base.listen_with(&self.options.socket, &options, move |bev| {
-            match inner.upgrade() {
-                Some(inner) => inner.greet(bev),
-                None => bev.abort(),
-            }
-        })?;
+        let listener =
+            self.base.listen_with(&self.options.socket, &options, move |bev| {
+                match inner.upgrade() {
+                    Some(inner) => inner.greet(bev),
+                    None => bev.abort(),
+                }
+            })?;
         self.sockets.borrow_mut().listeners.push(listener);
         Ok(())
     }
