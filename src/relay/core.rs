@@ -19,6 +19,7 @@
 //! on (`docs/guarantees.md`). Whatever is stored in such a word is stored in this order: `sent`
 //! before bytes leave, the publish word before the acknowledgement, `acked` after it.
 
+mod channels;
 mod direct;
 mod ends;
 mod far;
@@ -46,13 +47,14 @@ use crate::bus::memory::Memory;
 use crate::cluster::Cluster;
 use crate::frame::Leave;
 
+use self::channels::Channels;
 use self::direct::Introductions;
 use self::far::Far;
 use self::link::Link;
 use self::local::Local;
 use self::near::Near;
 
-pub use self::status::{ChannelStatus, LinkStatus, LocalStatus, Status};
+pub use self::status::{ChannelStatus, LinkStatus, LocalStatus, Status, TableStatus};
 
 /// A local connection: a process, or somebody with a question.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -176,6 +178,7 @@ pub struct Core {
     names: HashMap<Rc<str>, Key>,
     /// The largest epoch under which somebody was registered here.
     epochs: HashMap<Rc<str>, (u64, Nonce)>,
+    channels: Channels,
     nears: Slab<Near>,
     near_at: HashMap<Channel, Vec<Key>>,
     fars: Slab<Far>,
@@ -227,7 +230,9 @@ pub struct Setup {
 impl Core {
     /// A relay that knows nobody yet.
     pub fn new(setup: Setup) -> Core {
+        let channels = Channels::new(&setup.cluster, setup.now.instant);
         let mut core = Core {
+            channels,
             host: setup.host.into(),
             cluster: setup.cluster,
             incarnation: setup.incarnation,
@@ -280,6 +285,7 @@ impl Core {
 
     /// Takes another configuration. What is open goes on under the terms it was opened with.
     pub fn reconfigure(&mut self, cluster: Rc<Cluster>) {
+        self.channels.reconfigure(&cluster);
         self.cluster = cluster;
     }
 

@@ -15,6 +15,7 @@ use ringlane_api::slab::Key;
 
 use crate::bus::local::{AckWhen, Class, FromRelay, Nonce, Place, Terms};
 use crate::frame::{self, Frame, Open, Unreachable};
+use crate::relay::aged::Id;
 use crate::shm::through::{OutletReader, Published};
 
 use super::local::Found;
@@ -83,6 +84,8 @@ pub struct Near {
     /// When something last got on, and whether the sender knows that nothing does.
     pub moved: Instant,
     pub told_stuck: bool,
+    /// Its place in the table of channels.
+    pub seat: Option<Id>,
 }
 
 /// What comes with [`Attach`](crate::bus::local::ToRelay::Attach).
@@ -185,16 +188,24 @@ impl Core {
             sent_bytes: 0,
             sent: from.seq,
             stored: from.seq,
-            consumed: from.seq,
+            // Of what is only stored it is not known yet.
+            consumed: if terms.ack == AckWhen::Consumed { from.seq } else { 0 },
             expired: 0,
             closing: false,
             linger: None,
             keep,
             moved: self.now.instant,
             told_stuck: false,
+            seat: None,
             channel: channel.clone(),
         };
         let key = self.nears.insert(near);
+        if let Err(why) = self.seat(key) {
+            let near = self.nears.remove(key).expect("it was put there above");
+            self.release(near.charged);
+            self.say(conn, FromRelay::NoPath { id, why });
+            return Ok(());
+        }
         self.near_at.entry(channel).or_default().push(key);
         if let Some(local) = self.locals.get_mut(conn) {
             local.nears.push(key);
@@ -303,6 +314,9 @@ impl Core {
         self.unbind(key);
         let Some(near) = self.nears.remove(key) else { return };
         self.release(near.charged);
+        if let Some(seat) = near.seat {
+            self.channels.remove(seat);
+        }
         let mut next = None;
         if let Some(keys) = self.near_at.get_mut(&near.channel) {
             keys.retain(|one| *one != key);
