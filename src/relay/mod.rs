@@ -2,3 +2,5 @@
 
 pub mod handshake;
 pub mod lobby;
+#[cfg(feature = "tls")]
+pub mod tls;
