@@ -22,6 +22,10 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "bus")]
+pub mod bus;
+#[cfg(feature = "relay")]
+pub mod cluster;
 #[cfg(feature = "program")]
 pub mod forward;
 #[cfg(feature = "relay")]
