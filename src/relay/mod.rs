@@ -5,6 +5,7 @@
 //!   aged.rs       bounded tables whose entries age        routes.rs   how links are kept
 //!   handshake.rs  who is at the other end of a link       lobby.rs    those who have not said
 //!   daemon.rs     all that on an event loop               lock.rs     one relay per host
+//!   tls.rs        TLS under a link
 //! ```
 
 pub mod aged;
@@ -14,3 +15,5 @@ pub mod handshake;
 pub mod lobby;
 pub mod lock;
 pub mod routes;
+#[cfg(feature = "tls")]
+pub mod tls;
