@@ -20,6 +20,9 @@ mod life;
 mod links;
 mod metrics;
 mod socket;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
 #[path = "daemon/untls.rs"]
 mod tls;
 
