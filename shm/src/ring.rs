@@ -160,7 +160,8 @@ impl Producer {
     pub(crate) fn consumed(&self) -> Result<Published, Scribbled> {
         // SYNC: ring.head. With the store in `Consumer::release`.
         let head = Published::of(self.map.u64_at(self.lane.head).load(Ordering::Acquire));
-        let (records, bytes) = (self.word.seq.wrapping_sub(head.seq), distance(head.pos, self.next));
+        let (records, bytes) =
+            (self.word.seq.wrapping_sub(head.seq), distance(head.pos, self.next));
         if records > bytes || bytes > self.lane.cap { Err(Scribbled) } else { Ok(head) }
     }
 
