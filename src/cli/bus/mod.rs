@@ -1,5 +1,6 @@
 //! The verbs of the bus.
 
+mod agent;
 mod check;
 mod explain;
 mod relay;
@@ -17,6 +18,9 @@ pub enum Verb {
     Check(check::Asked),
     /// Carries messages between the processes of this host, and to those of other hosts.
     Relay(relay::Asked),
+    /// Does what it is told on stdin: for `ringlane demo` and tests of clusters.
+    #[command(hide = true)]
+    Agent(agent::Asked),
     /// Says which way messages between two nodes go, and which line of the config says so.
     Explain(explain::Asked),
 }
@@ -25,6 +29,7 @@ pub enum Verb {
 pub fn run(config: &Config, verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Check(asked) => Ok(check::run(&asked)),
+        Verb::Agent(asked) => agent::run(config, &asked).map(|()| ExitCode::SUCCESS),
         Verb::Relay(asked) => relay::run(config, &asked).map(|()| ExitCode::SUCCESS),
         Verb::Explain(asked) => explain::run(&asked).map(|()| ExitCode::SUCCESS),
     }
