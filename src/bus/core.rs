@@ -405,6 +405,8 @@ impl Core {
             FromRelay::End { from, chan, epoch, last, clean } => {
                 self.end_of(&from.into(), chan, epoch, (last, clean));
             }
+            FromRelay::Probe { id } => self.say_line(ToRelay::Probed { id }),
+            FromRelay::Idle { id } => self.out_idle(id),
             // Its coming is what counts; the rest is of the link's own.
             FromRelay::Pong { .. }
             | FromRelay::Registered { .. }

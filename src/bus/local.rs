@@ -210,6 +210,11 @@ pub enum ToRelay {
         /// An address of this process's own.
         address: String,
     },
+    /// The answer to [`FromRelay::Probe`].
+    Probed {
+        /// What came.
+        id: u64,
+    },
     /// Are you there? Answered at once.
     Ping {
         /// Comes back.
@@ -406,6 +411,17 @@ pub enum FromRelay {
         last: u32,
         /// It said so itself; otherwise it has died.
         clean: bool,
+    },
+    /// Somebody measures the way to this process: answer with [`ToRelay::Probed`] at once.
+    Probe {
+        /// Comes back.
+        id: u64,
+    },
+    /// The channel has been idle for long: if nothing is in its ring, say [`ToRelay::Close`], and
+    /// open another when there is something to send.
+    Idle {
+        /// Of [`ToRelay::Open`].
+        id: u32,
     },
     /// The answer to [`ToRelay::Ping`].
     Pong {

@@ -283,6 +283,16 @@ impl Core {
         }
     }
 
+    /// The relay would rather not keep a channel that has been idle for long; the next message
+    /// opens another.
+    pub(super) fn out_idle(&mut self, id: u32) {
+        let Some(key) = self.out_ids.get(&id).copied() else { return };
+        let idle = |out: &mut Out| out.acked().is_ok() && out.unacknowledged() == 0;
+        if self.outs.get_mut(key).is_some_and(idle) {
+            self.close_out(key);
+        }
+    }
+
     /// Closes one channel, when all that was accepted for it is acknowledged.
     pub fn close_channel(&mut self, to: &str, chan: u16) {
         let bare = to.split('@').next().unwrap_or_default();
