@@ -109,7 +109,7 @@ impl Bus {
         Ok(Bus::of(&inner))
     }
 
-    fn inner(&self) -> Result<Rc<Inner>, BusError> {
+    pub(super) fn inner(&self) -> Result<Rc<Inner>, BusError> {
         self.0.upgrade().ok_or(BusError::Closed)
     }
 
@@ -283,20 +283,22 @@ impl Bus {
     /// # Errors
     /// [`BusError::InCallback`] where the base is turning.
     pub fn flush(&self, linger: Duration) -> Result<u64, BusError> {
-        self.ask(|core| {
-            core.drain(true);
-            Ok(())
-        })?;
+        self.watch_acknowledgements(true);
         let left = self.turn_until(linger, |core| (core.unacknowledged() == 0).then_some(0));
         let left = left.and_then(|left| match left {
             Some(left) => Ok(left),
             None => self.ask(|core| Ok(core.unacknowledged())),
         });
+        self.watch_acknowledgements(false);
+        left
+    }
+
+    /// Has the loop woken for every acknowledgement, or no longer.
+    pub(super) fn watch_acknowledgements(&self, on: bool) {
         let _ = self.ask(|core| {
-            core.drain(false);
+            core.drain(on);
             Ok(())
         });
-        left
     }
 
     /// [`Bus::close`], and turns the base until that is through; returns how many messages are not
