@@ -29,6 +29,8 @@ mod link;
 mod neighbour;
 mod out;
 mod outs;
+mod remains;
+mod slot;
 #[cfg(test)]
 mod tests;
 
@@ -50,8 +52,9 @@ use self::neighbour::Expected;
 use self::out::Out;
 
 pub use self::ins::{Seen, Taken, Walked};
-pub use self::neighbour::{Neighbour, TOKEN_CHAN, TOKEN_KIND, token_of};
+pub use self::neighbour::{Neighbour, Put, TOKEN_CHAN, TOKEN_KIND, token_of};
 pub use self::outs::Post;
+pub use self::slot::Slot;
 
 /// Milliseconds of this host's monotonic clock.
 pub type Millis = u64;
@@ -219,6 +222,8 @@ pub struct Core {
     /// When it is looked how far neighbours are.
     look_at: Option<Millis>,
     closing: Option<Millis>,
+    /// Some channel's messages have a deadline.
+    timed: bool,
     draining: bool,
     closed: bool,
     todo: VecDeque<Do>,
@@ -252,6 +257,7 @@ impl Core {
             retry_at: None,
             look_at: None,
             closing: None,
+            timed: false,
             draining: false,
             closed: false,
             todo: VecDeque::new(),

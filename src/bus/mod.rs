@@ -47,7 +47,7 @@ pub mod memory;
 mod message;
 mod wires;
 
-pub use core::Limits;
+pub use core::{Limits, Slot};
 pub use error::BusError;
 pub use event::{InCounts, InStatus, OutCounts, OutStatus, PeerEvent, RelayEvent, Undelivered};
 pub use find::socket_of_host;

@@ -73,7 +73,7 @@ impl Core {
     }
 
     fn post(&mut self, post: Post<'_>, what: What, body: &[u8]) -> Result<(), BusError> {
-        if self.closed || self.closing.is_some() || self.is_over() {
+        if !self.may_post() {
             return Err(BusError::Closed);
         }
         if post.to.starts_with('@') {
@@ -81,6 +81,28 @@ impl Core {
         }
         let key = self.out_of(post.to, post.chan)?;
         self.offer(key, what, body)
+    }
+
+    pub(super) fn may_post(&self) -> bool {
+        !(self.closed || self.closing.is_some() || self.is_over())
+    }
+
+    /// The channel to a node, and what precedes a message's bytes there.
+    pub(super) fn place_of(
+        &mut self,
+        post: Post<'_>,
+    ) -> Result<Option<(Key, u16, Head)>, BusError> {
+        let key = self.out_of(post.to, post.chan)?;
+        let now = self.now;
+        let Some(out) = self.outs.get(key) else { return Ok(None) };
+        let deadline = deadline_of(out, post.ttl, now);
+        let flag = if deadline.is_some() { kind::DEADLINE } else { 0 };
+        Ok(Some((key, kind::MESSAGE | flag, Head::new(deadline, None))))
+    }
+
+    /// Whether messages carry the time, which must be that of this turn then.
+    pub fn wants_time(&self) -> bool {
+        self.timed
     }
 
     /// Offers a message to a channel.
@@ -96,8 +118,7 @@ impl Core {
             return Err(BusError::WouldBlock);
         }
         out.closing = false;
-        let ttl = what.ttl.or(out.terms.map(|terms| terms.ttl_ms)).filter(|ttl| *ttl > 0);
-        let deadline = ttl.map(|ttl| now + Millis::from(ttl));
+        let deadline = deadline_of(out, what.ttl, now);
         let flag = if deadline.is_some() { kind::DEADLINE } else { 0 };
         let head = Head::new(deadline, what.number);
         let offer = Offer { kind: what.kind | flag, head, body, large: what.large };
@@ -113,7 +134,7 @@ impl Core {
     }
 
     /// It has records to be published: at the end of the turn, or now if nobody is to be rung then.
-    fn mark_dirty(&mut self, key: Key) {
+    pub(super) fn mark_dirty(&mut self, key: Key) {
         let rung = self.has_bell();
         let Some(out) = self.outs.get_mut(key) else { return };
         if !rung {
@@ -121,6 +142,11 @@ impl Core {
         } else if !std::mem::replace(&mut out.listed, true) {
             self.dirty.push(key);
         }
+    }
+
+    /// Whether something was written and perhaps not published.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Lets the relay see everything that was written. Whether there was anything: then ring it.
@@ -190,7 +216,7 @@ impl Core {
     }
 
     pub(super) fn path(&mut self, id: u32, node: &str, terms: Terms, direct: bool) {
-        let Some((key, out)) = self.out_by_id(id) else { return };
+        let Some((_, out)) = self.out_by_id(id) else { return };
         if !matches!(out.way, Way::Asked | Way::Meeting(_)) {
             return;
         }
@@ -198,6 +224,8 @@ impl Core {
             log::warn!("bus: the relay calls {} by the name of {node}", out.to);
         }
         out.terms = Some(terms);
+        self.timed |= terms.ttl_ms > 0;
+        let Some((key, out)) = self.out_by_id(id) else { return };
         if direct {
             out.way = Way::Meeting(None);
             return;
@@ -431,6 +459,12 @@ impl Core {
     pub fn out_status(&self) -> Vec<OutStatus> {
         self.outs.iter().map(|(_, out)| out.status()).collect()
     }
+}
+
+/// When a message is worth nothing any more.
+fn deadline_of(out: &Out, ttl: Option<u32>, now: Millis) -> Option<Millis> {
+    let ttl = ttl.or(out.terms.map(|terms| terms.ttl_ms)).filter(|ttl| *ttl > 0);
+    ttl.map(|ttl| now + Millis::from(ttl))
 }
 
 /// Takes out of what was not delivered what another member of a group may have.
