@@ -65,7 +65,7 @@ impl Default for Policy {
             again_for: millis(30_000),
             backoff_max: millis(2_000),
             idle_max: millis(300_000),
-            dial_max: millis(1_000),
+            dial_max: millis(600),
             dial_min: millis(300),
             handshake_max: millis(3_000),
             trial: millis(200),
