@@ -79,7 +79,7 @@ fn nothing_expires_early_and_nothing_two_ticks_late() {
         let (start, mut table) = table(1);
         let last = start + Duration::from_millis(1_000 + offset);
         put(&mut table, 7, true, last);
-        assert_eq!(aged(&mut table, last + IDLE - Duration::from_nanos(1)), []);
+        assert_eq!(aged(&mut table, last + IDLE - Duration::from_nanos(1)), [] as [u32; 0]);
         assert_eq!(aged(&mut table, last + IDLE + TICK_MIN * 2), [7], "{offset} ms");
     }
 }
@@ -92,7 +92,7 @@ fn a_touch_in_time_keeps_an_entry_for_ever() {
     for second in 1..1_000 {
         let now = start + IDLE * second - TICK_MIN;
         table.touch(id, table.tick(now));
-        assert_eq!(aged(&mut table, now), []);
+        assert_eq!(aged(&mut table, now), [] as [u32; 0]);
     }
 }
 
