@@ -246,6 +246,21 @@ fn a_refused_handshake_is_not_repeated_in_a_hurry() {
 }
 
 #[test]
+fn who_lost_a_duplicate_waits_for_the_link_that_stays() {
+    let (now, mut routes, host, link) = linked();
+    let (mut out, later) = (Vec::new(), now + millis(4_000));
+    routes.lost(link, Loss::Duplicate, later, &mut out);
+    routes.tick(later + millis(90), &mut out);
+    assert!(out.is_empty(), "{out:?}");
+    let peer = Peer { version: 1, instance: 5 };
+    let other = routes.accepted(host, peer, later + millis(95), &mut out);
+    assert_eq!(out, [RouteOut::Use { link: other, linkno: 2 }]);
+    out.clear();
+    routes.tick(later + millis(900), &mut out);
+    assert!(matches!(out[..], [RouteOut::Ping { .. }]), "{out:?}");
+}
+
+#[test]
 fn a_retired_host_is_left_and_never_dialled_again() {
     let (now, mut routes, host, link) = linked();
     let mut out = Vec::new();

@@ -1,0 +1,211 @@
+//! What an entry of the relay's tables costs, from a thousand of them to a million: the cost of a
+//! touch, an insert, an eviction and an expiry is the same, as far as the caches of the processor
+//! allow, and so is the memory.
+//!
+//! ```text
+//! cargo bench -p ringlane-benches --bench ageing
+//! cargo bench -p ringlane-benches --bench ageing -- --entries 1000,100000 --rounds 3
+//! ```
+//!
+//! Time is virtual: the table is told what time it is, so ten minutes pass at once. A figure is
+//! the median over the rounds, of the mean over all entries within a round; the touches come in an
+//! order that no cache can foresee. Memory is what the process grew by, resident, for the first
+//! table of each size.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::hint::black_box;
+use std::io;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use ringlane::relay::aged::{Aged, Evict, Id, Limits};
+use ringlane::relay::routes::{Policy, Routes, Source};
+use ringlane_benches::stats::spread;
+
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Calls of `age` that find nothing, to be measured.
+const QUIET_CALLS: u32 = 1_000;
+
+#[derive(Parser, Debug)]
+struct Options {
+    /// Entries of each row.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000,1000000")]
+    entries: Vec<usize>,
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Said by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// As large as the row of a channel table: both nodes and the channel.
+type Key = (u32, u32, u32);
+
+/// What a channel keeps: epochs, cursors, credit, counters.
+struct Channel {
+    words: [u64; 12],
+    unacked: u64,
+}
+
+impl Evict for Channel {
+    fn may_go(&self) -> bool {
+        self.unacked == 0
+    }
+}
+
+/// Nanoseconds per entry, and bytes.
+#[derive(Default)]
+struct Costs {
+    insert: Vec<f64>,
+    touch: Vec<f64>,
+    change: Vec<f64>,
+    quiet: Vec<f64>,
+    evict: Vec<f64>,
+    expire: Vec<f64>,
+    bytes: Option<f64>,
+}
+
+fn main() -> io::Result<()> {
+    let options = Options::parse();
+    println!(
+        "nanoseconds per entry, median of {} rounds; resident bytes per entry",
+        options.rounds
+    );
+    print!("{:>9} {:>8} {:>8} {:>8} {:>8}", "entries", "insert", "touch", "get_mut", "evict");
+    println!(" {:>8} {:>12} {:>8}", "expire", "quiet age", "bytes");
+    for &entries in &options.entries {
+        let mut costs = Costs::default();
+        for _ in 0..options.rounds {
+            round(entries, &mut costs)?;
+        }
+        let median = |of: &[f64]| spread(of).map_or(f64::NAN, |spread| spread.median);
+        print!("{entries:>9} {:>8.1} {:>8.1}", median(&costs.insert), median(&costs.touch));
+        print!(" {:>8.1} {:>8.1}", median(&costs.change), median(&costs.evict));
+        print!(" {:>8.1} {:>12.1}", median(&costs.expire), median(&costs.quiet));
+        println!(" {:>8.0}", costs.bytes.unwrap_or(f64::NAN));
+    }
+    names(100_000)
+}
+
+fn limits(entries_max: usize) -> Limits {
+    Limits { setting: "limits.channels", entries_max, idle_max: IDLE }
+}
+
+fn key(at: usize) -> Key {
+    (at as u32 % 1_000, at as u32 / 1_000, 1)
+}
+
+fn channel() -> Channel {
+    Channel { words: [1; 12], unacked: 0 }
+}
+
+/// One table from its first entry to its last.
+fn round(entries: usize, costs: &mut Costs) -> io::Result<()> {
+    let per = |since: Instant| since.elapsed().as_nanos() as f64 / entries as f64;
+    let start = Instant::now();
+    let (before, mut table) = (resident()?, Aged::new(limits(entries), start));
+
+    let since = Instant::now();
+    let mut ids: Vec<Id> = Vec::with_capacity(entries);
+    for at in 0..entries {
+        // Two minutes to come in, so that they sit in many places.
+        let tick = table.tick(start + IDLE.mul_f64(0.2 * at as f64 / entries as f64));
+        ids.push(table.insert(key(at), channel(), tick).expect("there is room").id);
+    }
+    costs.insert.push(per(since));
+    let held = (entries * size_of::<Id>()) as f64;
+    let grown = (resident()? - before) as f64 - held;
+    costs.bytes.get_or_insert(grown / entries as f64);
+    shuffle(&mut ids);
+
+    let tick = table.tick(start + IDLE / 2);
+    let since = Instant::now();
+    for &id in &ids {
+        table.touch(black_box(id), tick);
+    }
+    costs.touch.push(per(since));
+
+    let since = Instant::now();
+    for &id in &ids {
+        table.get_mut(black_box(id)).expect("it is there").words[3] += 1;
+    }
+    costs.change.push(per(since));
+
+    let since = Instant::now();
+    let mut gone = Vec::new();
+    for _ in 0..QUIET_CALLS {
+        table.age(black_box(start + IDLE / 2), &mut gone);
+    }
+    costs.quiet.push(since.elapsed().as_nanos() as f64 / f64::from(QUIET_CALLS));
+
+    // The table is full: each newcomer evicts one. All were touched, so each must be moved first.
+    let since = Instant::now();
+    for at in 0..entries {
+        let newcomer = table.insert(key(entries + at), channel(), tick);
+        black_box(newcomer.expect("somebody may go").left);
+    }
+    costs.evict.push(per(since));
+
+    let since = Instant::now();
+    while table.age(start + IDLE * 2, &mut gone) {
+        gone.clear();
+    }
+    costs.expire.push(per(since));
+    assert!(table.is_empty(), "all were idle for long");
+    Ok(())
+}
+
+/// What the names of a large cluster cost, none of which ever ages.
+fn names(entries: usize) -> io::Result<()> {
+    let (before, now) = (resident()?, Instant::now());
+    let limits = Limits { setting: "limits.names", entries_max: entries, idle_max: IDLE };
+    let mut routes = Routes::new("a", Policy::default(), limits, 1, now);
+    let host = routes.add_host("b", &["tcp://10.0.0.2:7000"]);
+    for at in 0..entries {
+        routes.know(&format!("node-{at}"), host, Source::Config, now).expect("there is room");
+    }
+    let bytes = (resident()? - before) as f64 / entries as f64;
+    // The first look at them finds that none may go.
+    let later = now + IDLE * 2;
+    let (since, mut out) = (Instant::now(), Vec::new());
+    while routes.next_deadline().is_some_and(|next| next <= later) {
+        routes.tick(later, &mut out);
+    }
+    let first = since.elapsed();
+    let since = Instant::now();
+    for _ in 0..QUIET_CALLS {
+        routes.tick(black_box(later), &mut out);
+    }
+    let quiet = since.elapsed().as_nanos() as f64 / f64::from(QUIET_CALLS);
+    let asked: Vec<String> =
+        (0..1_000).map(|at| format!("node-{}", at * (entries / 1_000))).collect();
+    let since = Instant::now();
+    for name in &asked {
+        black_box(routes.resolve(name, later));
+    }
+    let resolve = since.elapsed().as_nanos() as f64 / asked.len() as f64;
+    println!("\n{entries} names of nodes from the config: {bytes:.0} resident bytes each,");
+    println!("  {resolve:.0} ns to resolve one, {first:?} to look at all of them once after the");
+    println!("  idle limit, {quiet:.0} ns per tick from then on");
+    Ok(())
+}
+
+/// Fisher and Yates, with a generator that is good enough for caches.
+fn shuffle(ids: &mut [Id]) {
+    let mut random = 42_u64;
+    for at in (1..ids.len()).rev() {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        ids.swap(at, (random >> 33) as usize % (at + 1));
+    }
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> io::Result<i64> {
+    let text = fs::read_to_string("/proc/self/statm")?;
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<i64>().ok());
+    let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);
+    Ok(pages.ok_or(io::ErrorKind::InvalidData)? * page_bytes)
+}
