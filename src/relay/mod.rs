@@ -4,12 +4,10 @@
 //!   core.rs       the machine: channels, links, order and acknowledgement; sans IO
 //!   aged.rs       bounded tables whose entries age        routes.rs   how links are kept
 //!   handshake.rs  who is at the other end of a link       lobby.rs    those who have not said
-//!   lock.rs       one relay per host name
 //! ```
 
 pub mod aged;
 pub mod core;
 pub mod handshake;
 pub mod lobby;
-pub mod lock;
 pub mod routes;
