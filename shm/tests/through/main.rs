@@ -2,5 +2,7 @@
 //! and in order, whoever of the relays comes and goes.
 #![allow(clippy::unwrap_used)]
 
+mod hostile;
 mod kit;
+mod model;
 mod relay;
