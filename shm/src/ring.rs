@@ -22,6 +22,7 @@ use crate::layout::Lane;
 use crate::map::{Map, processor};
 use crate::record::RECORD_HEADER_BYTES;
 use crate::sync::{Ordering, Shared};
+use crate::through::mutant::{self, Mutant};
 
 /// Set in the publish word when the ring was taken over: nothing is published any more.
 pub const FROZEN: u64 = 1 << 31;
@@ -329,21 +330,30 @@ impl Producer {
     pub fn publish_unless_frozen(&mut self, before: Published) -> Result<(), Frozen> {
         self.unstage();
         let after = Published { pos: self.next, ..self.word };
-        // SYNC: ring.word, and with the `fetch_or` in `Consumer::freeze`.
-        let swapped = self.map.u64_at(self.lane.word).compare_exchange(
-            before.word(),
-            after.word(),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
-        match swapped {
-            Ok(_) => {
-                crash::here(Point::Published);
-                self.word = after;
-                Ok(())
-            }
-            Err(found) => Err(Frozen(Published::of(found))),
+        if mutant::is(Mutant::TwoStores) {
+            self.exchange(before, Published { seq: before.seq, ..after })?;
+            self.exchange(Published { seq: before.seq, ..after }, after)?;
+        } else {
+            self.exchange(before, after)?;
         }
+        self.word = after;
+        Ok(())
+    }
+
+    fn exchange(&self, before: Published, after: Published) -> Result<(), Frozen> {
+        let word = self.map.u64_at(self.lane.word);
+        if mutant::is(Mutant::PlainStore) {
+            word.store(after.word(), Ordering::Release);
+            return Ok(());
+        }
+        // SYNC: ring.word, and with the `fetch_or` in `Consumer::freeze`.
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        let swapped = word.compare_exchange(before.word(), after.word(), success, failure);
+        let swapped = swapped.map_err(|found| Frozen(Published::of(found)));
+        if swapped.is_ok() {
+            crash::here(Point::Published);
+        }
+        swapped.map(drop)
     }
 
     /// Says that nothing comes behind what is published.

@@ -40,6 +40,13 @@
 
 mod inlet;
 mod layout;
+#[cfg(all(loom, test))]
+mod model;
+#[cfg(feature = "mutants")]
+pub mod mutant;
+#[cfg(not(feature = "mutants"))]
+#[path = "no_mutant.rs"]
+pub(crate) mod mutant;
 mod outlet;
 mod reader;
 mod run;
