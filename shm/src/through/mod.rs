@@ -50,6 +50,8 @@ pub(crate) mod mutant;
 mod outlet;
 mod reader;
 mod run;
+#[cfg(all(test, not(loom)))]
+mod wrap;
 mod writer;
 
 use std::fmt;
