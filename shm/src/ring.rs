@@ -101,6 +101,12 @@ fn pieces(lane: &Lane, pos: u32, n: usize) -> (usize, usize) {
     (lane.ring + at, n.min(lane.cap as usize - at))
 }
 
+/// Whether the consumer with counters in a map was last seen on this thread's processor.
+pub(crate) fn is_near(map: &Map, lane: Lane) -> bool {
+    let cpu = map.u32_at(lane.cpu).load(Ordering::Relaxed);
+    cpu != 0 && cpu == processor()
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub struct Producer {
@@ -292,8 +298,7 @@ impl Producer {
     /// Whether the consumer was last seen on the processor that this thread runs on.
     pub fn is_near(&self) -> bool {
         debug_assert!(self.looks, "the consumer's counters lie beside the word");
-        let cpu = self.map.u32_at(self.lane.cpu).load(Ordering::Relaxed);
-        cpu != 0 && cpu == processor()
+        is_near(&self.map, self.lane)
     }
 
     /// Bytes of the ring.

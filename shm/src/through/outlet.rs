@@ -8,7 +8,7 @@ use crate::crash::{self, Point};
 use crate::layout::Lane;
 use crate::map::Map;
 use crate::record::{RECORD_HEADER_BYTES, RecordHeader, Records, Refused, Reservation};
-use crate::ring::{Consumer, Producer};
+use crate::ring::{Consumer, Producer, is_near};
 use crate::sync::{Ordering, Shared};
 
 /// Bytes of payload that one record of an outlet may have, where its ring is large enough; longer
@@ -204,6 +204,11 @@ impl Outlet {
     /// Bytes that are written and not acknowledged, filler and all.
     pub fn held(&self) -> u32 {
         self.ring.held()
+    }
+
+    /// Whether the relay was last seen on the processor that this thread runs on.
+    pub fn is_near(&self) -> bool {
+        self.control.as_ref().is_some_and(|control| is_near(control, self.lane))
     }
 
     /// Bytes of the ring.

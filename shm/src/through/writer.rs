@@ -6,7 +6,7 @@ use crate::crash::{self, Point};
 use crate::layout::Lane;
 use crate::map::Map;
 use crate::record::{RecordHeader, Refused};
-use crate::ring::{Frozen, Producer, distance};
+use crate::ring::{Frozen, Producer, distance, is_near};
 use crate::sync::{Ordering, Shared};
 
 /// A relay's end of an [`Inlet`](super::Inlet).
@@ -96,6 +96,11 @@ impl InletWriter {
     /// Bytes a record's payload may have.
     pub fn record_bytes_max(&self) -> u32 {
         self.ring.record_bytes_max()
+    }
+
+    /// Whether the receiver was last seen on the processor that this thread runs on.
+    pub fn is_near(&self) -> bool {
+        is_near(&self.map, self.lane)
     }
 
     /// Bytes of the ring.
