@@ -70,6 +70,9 @@ pub use writer::InletWriter;
 /// The kind of a record that stands for a range of numbers whose messages will not come.
 pub const SKIP: u16 = 4;
 
+/// Bytes of a whole record of that kind, which count as any other record's where room was promised.
+pub const SKIP_BYTES: u32 = 16;
+
 /// Whether a kind means something to rings themselves.
 fn is_reserved(kind: u16) -> bool {
     kind & 0xff == SKIP || kind | MORE == PAD | MORE
