@@ -27,6 +27,8 @@ pub struct Batch {
     pub records: u32,
     /// Bytes that were appended: of whole records, headers and all.
     pub bytes: u32,
+    /// Every bit that some record has in its kind.
+    pub kinds: u16,
 }
 
 /// A relay's end of an [`Outlet`](super::Outlet).
@@ -158,7 +160,7 @@ impl OutletReader {
         out: &mut Vec<u8>,
     ) -> Result<Batch, Scribbled> {
         self.look()?;
-        let nothing = Batch { first: self.next(), records: 0, bytes: 0 };
+        let nothing = Batch { first: self.next(), ..Batch::default() };
         let Some((_, first)) = self.peek()? else { return Ok(nothing) };
         if first > most_credit {
             return Ok(nothing);
@@ -169,7 +171,7 @@ impl OutletReader {
         let run = run.inspect_err(|_| out.truncate(end))?;
         crash::here(Point::RunTaken);
         self.note_end(run.end);
-        Ok(Batch { records: run.records, bytes: run.bytes, ..nothing })
+        Ok(Batch { records: run.records, bytes: run.bytes, kinds: run.kinds, ..nothing })
     }
 
     /// The next record's header and bytes, behind the filler before it.

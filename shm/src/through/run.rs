@@ -10,6 +10,8 @@ pub(super) struct Run {
     /// Bytes of records, without filler.
     pub bytes: u32,
     pub records: u32,
+    /// Every bit that some record has in its kind.
+    pub kinds: u16,
     /// The end of the last record.
     pub end: Option<Published>,
 }
@@ -122,6 +124,7 @@ fn take_piece(
         }
         let payload = start + (at + RECORD_HEADER_BYTES) as usize;
         records = records.wrapping_add(law.count(header, whole, &out[payload..])?);
+        run.kinds |= header.kind;
         at += whole;
     }
     out.truncate(start + at as usize);
