@@ -448,7 +448,7 @@ fn a_scribbler_at_the_same_time_costs_at_most_the_channel() {
     }
     let stop = AtomicBool::new(false);
     let (mut sender, mut receiver) = (Sender::new(CAP), Receiver::new(CAP));
-    let mut reader = sender.attach();
+    sender.attach();
     let fds = [&sender.segment, &sender.control, &receiver.segment].map(Memory::again);
     let mut found = 0;
     std::thread::scope(|scope| {
@@ -462,20 +462,21 @@ fn a_scribbler_at_the_same_time_costs_at_most_the_channel() {
                 strange.scribble(&mut dice);
             }
         });
-        let (end, mut dice) = (Instant::now() + Duration::from_millis(400), Dice(5));
-        while Instant::now() < end {
+        let (begun, mut dice) = (Instant::now(), Dice(5));
+        let passed = |millis| begun.elapsed() >= Duration::from_millis(millis);
+        // Where the scribbler's thread is not let run, a little longer.
+        while !passed(400) || found == 0 && !passed(20_000) {
             sender.outlet = Outlet::new(sender.segment.map(), CAP);
             sender.outlet.attach(sender.control.map());
             receiver.inlet = Inlet::new(receiver.segment.map(), CAP);
-            let zero = Published::default();
             let (ring, control) = (sender.segment.read_only(), sender.control.map());
-            let Ok(new) = OutletReader::new(ring, control, zero) else { continue };
-            let Ok(mut writer) = InletWriter::new(receiver.segment.map()) else { continue };
-            reader = new;
+            let reader = OutletReader::new(ring, control, Published::default());
+            let writer = InletWriter::new(receiver.segment.map());
+            let (Ok(mut reader), Ok(mut writer)) = (reader, writer) else { continue };
             let (outlet, inlet) = (&mut sender.outlet, &mut receiver.inlet);
-            found += u32::from(
-                (0..1000).any(|_| step(&mut dice, outlet, &mut reader, inlet, &mut writer)),
-            );
+            let mut steps = 0..1000;
+            let ended = steps.any(|_| step(&mut dice, outlet, &mut reader, inlet, &mut writer));
+            found += u32::from(ended);
         }
     });
     assert!(found > 0, "the scribbler was never found out");
