@@ -28,6 +28,7 @@ shm-long *which:
 # A process killed behind every step of the protocol of shm://.
 shm-crash:
     cargo test -p ringlane-shm --features crash-points --test peers -- crash
+    cargo test -p ringlane-shm --features crash-points,mutants --test through
 
 # A stream through proxies over every transport, rdma:// included, both ends' checksums compared.
 chain bytes="1073741824":
