@@ -67,7 +67,10 @@ fn decoded(bytes: &[u8]) -> (Vec<String>, Option<Malformed>) {
 /// An input whose pieces lie apart.
 fn pieces(bytes: &[u8], cut: usize) -> Evbuffer {
     let mut input = Evbuffer::new();
-    bytes.chunks(cut).for_each(|piece| assert!(input.add_reference(piece.to_vec())));
+    for piece in bytes.chunks(cut) {
+        let apart: Box<[u8]> = piece.into();
+        input.add_reference(apart);
+    }
     input
 }
 
@@ -97,6 +100,15 @@ fn every_kind_of_frame_comes_out_as_it_went_in_in_whatever_pieces_it_comes() {
         }
         assert_eq!(decoder.next(&mut input), Ok(None));
         assert!(input.is_empty());
+    }
+}
+
+#[test]
+fn the_page_of_the_wire_has_every_kind_of_frame() {
+    let page = include_str!("../../docs/wire.md");
+    for kind in Kind::ALL {
+        let row = format!("\n| {} {kind} | ", kind as u8);
+        assert!(page.contains(&row), "docs/wire.md lacks {row:?}");
     }
 }
 
