@@ -51,3 +51,7 @@ advisories:
 # What one shm:// link costs a process that has 4,000: a round trip, and memory. About a minute.
 many *arguments:
     cargo bench -p ringlane-benches --bench many -- {{arguments}}
+
+# Every decoder, fuzzed for some seconds. `just fuzz --keep 600` keeps what reaches something new.
+fuzz *arguments:
+    fuzz/run {{arguments}}
