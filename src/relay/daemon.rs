@@ -4,7 +4,7 @@
 //! ```text
 //!   socket.rs   processes and operators: lines over a Unix socket
 //!   bells.rs    a shm:// link with each process, whose bell serves all rings between the two
-//!   links.rs    other relays: who dials, who is there, which link is used
+//!   links.rs    other relays: who dials, which link is used    guests.rs   who is there
 //!   answers.rs  status, metrics, explanations, pings
 //!   life.rs     signals, reload, drain, end
 //! ```
@@ -16,6 +16,7 @@
 mod answers;
 mod bells;
 mod clock;
+mod guests;
 mod life;
 mod links;
 mod metrics;
