@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             while sent.get() < count {
                 match sender.send(&to, format!("message {}", sent.get()).as_bytes()) {
                     Ok(()) => sent.set(sent.get() + 1),
-                    Err(BusError::WouldBlock { .. }) => return,
+                    Err(BusError::WouldBlock) => return,
                     Err(error) => return eprintln!("{error}"),
                 }
             }

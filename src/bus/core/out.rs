@@ -374,6 +374,9 @@ impl Out {
 
     /// Whether a message of so many bytes would be taken now.
     pub fn has_room(&mut self, bytes: u32, limits: &Limits) -> bool {
+        if self.close_said {
+            return false;
+        }
         if !self.is_open() {
             return self.queue.is_empty() || self.queued + bytes as usize <= limits.queue_bytes;
         }
