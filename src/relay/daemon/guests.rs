@@ -70,7 +70,7 @@ impl Inner {
                 log::warn!("no link with host {}: {text}", peer.host);
                 self.links.borrow_mut().guests.insert(guest, shaking);
                 self.links.borrow_mut().lobby.leave(guest);
-                self.show_out(guest, Refused::Busy, text);
+                self.show_out(guest, Refused::WrongCertificate, text);
             }
             Ok(Step::Known(peer)) => {
                 shaking.handshake.admit(&mut bytes);
