@@ -50,3 +50,7 @@ advisories:
 # What one shm:// link costs a process that has 4,000: a round trip, and memory. About a minute.
 many *arguments:
     cargo bench -p ringlane-benches --bench many -- {{arguments}}
+
+# The bus beside NATS, mosquitto, ZeroMQ and raw TCP; needs nats-server, mosquitto and libzmq3-dev.
+peers *arguments:
+    cargo bench -p ringlane-benches --features zmq --bench bus -- {{arguments}}

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod board;
 pub mod cell;
 pub mod count;
 pub mod link;
