@@ -2,8 +2,7 @@
 
 use ringlane_benches::board::{Figure, Target};
 use ringlane_benches::table::Bound;
-
-use crate::load::Kind;
+use ringlane_benches::talk::Kind;
 
 /// A cell: one load.
 #[derive(Debug)]

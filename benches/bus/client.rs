@@ -1,7 +1,6 @@
-//! What the load needs of a system: one end of something that carries messages both ways.
+//! The two client processes.
 
-use std::io;
-use std::time::Duration;
+pub use ringlane_benches::talk::Client;
 
 /// Which of the two client processes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,17 +27,4 @@ impl Side {
             Side::Answers => "there",
         }
     }
-}
-
-/// One end, in a process of its own.
-pub trait Client {
-    /// Sends a message. It may be kept back until `flush`, or until many others are kept back.
-    fn send(&mut self, message: &[u8]) -> io::Result<()>;
-
-    /// Sends what was kept back.
-    fn flush(&mut self) -> io::Result<()>;
-
-    /// Waits until a message is there, `within` at most; shows every one that is at hand, and
-    /// returns how many these were.
-    fn receive(&mut self, within: Duration, see: &mut dyn FnMut(&[u8])) -> io::Result<usize>;
 }

@@ -14,7 +14,6 @@
 mod cells;
 mod client;
 mod daemon;
-mod load;
 mod mqtt;
 mod nats;
 mod run;

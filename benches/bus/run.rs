@@ -9,12 +9,12 @@ use ringlane_benches::board::Board;
 use ringlane_benches::pin::Cpu;
 use ringlane_benches::report::machine;
 use ringlane_benches::stats::spread;
+use ringlane_benches::talk::{self, Driver, Kind, Meter, Outcome};
 
 use crate::Args;
 use crate::cells::{CELLS, Cell, TARGETS};
 use crate::client::Side;
 use crate::daemon::Daemon;
-use crate::load::{self, Driver, Kind, Meter, Outcome};
 use crate::system::{SYSTEMS, Stage, System, named};
 
 /// The first word of this program's arguments where it is a client:
@@ -155,7 +155,7 @@ pub fn client(words: &[String]) -> io::Result<()> {
     let credit = credit.parse().ok().filter(|credit| *credit > 0);
     if side == "answers" {
         let mut client = (system.connect)(Side::Answers, at)?;
-        return load::answer(client.as_mut(), cell.kind, credit);
+        return talk::answer(client.as_mut(), cell.kind, credit);
     }
     let [seconds, relays, other] = more else { return Err(usage()) };
     let cpus =

@@ -26,3 +26,4 @@ pub mod resident;
 pub mod server;
 pub mod stats;
 pub mod table;
+pub mod talk;

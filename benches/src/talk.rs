@@ -1,4 +1,4 @@
-//! The load: what the two client processes say to each other, the same text over every system.
+//! What two processes say to each other, the same text over everything that carries messages.
 //!
 //! ```text
 //!   asks      HELLO ...          until one comes back: by then both ways are open
@@ -15,15 +15,31 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::pin::{Cpu, machine_busy_ns};
 use hdrhistogram::Histogram;
-use ringlane_benches::pin::{Cpu, machine_busy_ns};
 
-use crate::client::Client;
+#[cfg(test)]
+mod tests;
 
-/// What a cell asks of a system.
+/// One of the two ends, in a process of its own.
+pub trait Client {
+    /// Sends a message. It may be kept back until `flush`, or until many others are kept back.
+    fn send(&mut self, message: &[u8]) -> io::Result<()>;
+
+    /// Sends what was kept back.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Waits until a message is there, `within` at most; shows every one that is at hand, and
+    /// returns how many these were.
+    fn receive(&mut self, within: Duration, see: &mut dyn FnMut(&[u8])) -> io::Result<usize>;
+}
+
+/// What is asked of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
+    /// Messages there and back, one under way at a time.
     RoundTrip,
+    /// Messages one way.
     Stream,
 }
 
@@ -41,8 +57,9 @@ const LOOK_BYTES: usize = 64 << 10;
 const REPORT_BYTES: usize = 16;
 
 /// The CPU of those who take part.
+#[derive(Default, Debug)]
 pub struct Meter {
-    /// The system's processes.
+    /// What is between the two.
     pub relays: Vec<Cpu>,
     /// The two clients.
     pub clients: Vec<Cpu>,
@@ -66,12 +83,15 @@ impl Meter {
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
+    /// How many were measured.
     pub messages: u64,
+    /// For how long.
     pub seconds: f64,
-    /// Of a round trip, in microseconds.
+    /// The median of a round trip, in microseconds.
     pub p50: f64,
+    /// Its 99th percentile.
     pub p99: f64,
-    /// CPU of the system's own processes, in nanoseconds.
+    /// CPU of what is between the two, in nanoseconds.
     pub relay_ns: u64,
     /// Cores that those used meanwhile who take no part.
     pub others: f64,
@@ -99,16 +119,20 @@ fn silent() -> io::Error {
 
 /// The side that asks.
 pub struct Driver<'a> {
+    /// What it speaks through.
     pub client: &'a mut dyn Client,
+    /// Of a message, 16 at least.
     pub bytes: usize,
     /// Bytes that may be under way, if that is not the system's business.
     pub credit: Option<u64>,
+    /// For how long.
     pub window: Duration,
+    /// Whose CPU.
     pub meter: Meter,
 }
 
 impl Driver<'_> {
-    /// Says hello, and then what the cell is about.
+    /// Says hello, and then what is to be measured.
     pub fn run(&mut self, kind: Kind) -> io::Result<Outcome> {
         self.hello()?;
         match kind {
@@ -211,16 +235,21 @@ impl Driver<'_> {
         while report.is_none() {
             self.answers(&mut |answer| {
                 if number(answer) == END {
-                    report = answer.last_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+                    let word = |at: usize| number(answer.get(at..).unwrap_or_default());
+                    report = Some((word(8), word(16)));
                 }
             })?;
         }
         let taken = begun.elapsed();
         match report {
-            Some(good) if good == n => {
+            Some((good, 0)) if good == n => {
                 Ok(outcome(n, taken, &before, &self.meter.mark()?, [0.0; 2]))
             }
-            good => Err(io::Error::other(format!("{n} went, {good:?} came whole and in order"))),
+            Some((good, _)) => {
+                let came = format!("{n} went, {good} came whole and in order, then others");
+                Err(io::Error::other(came))
+            }
+            None => Err(silent()),
         }
     }
 }
@@ -319,8 +348,8 @@ impl Sink {
             }
         }
         std::hint::black_box(self.sum);
-        report[..8].copy_from_slice(&END.to_le_bytes());
-        report[8..].copy_from_slice(&self.good.to_le_bytes());
+        let words = [END, self.good, u64::from(self.wrong)];
+        let report: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         client.send(&report)?;
         client.flush()
     }
