@@ -22,9 +22,17 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "bus")]
+pub mod bus;
+#[cfg(feature = "relay")]
+pub mod cluster;
 #[cfg(feature = "program")]
 pub mod forward;
+#[cfg(feature = "relay")]
+pub mod frame;
 mod registry;
+#[cfg(feature = "relay")]
+pub mod relay;
 
 #[cfg(feature = "program")]
 pub use registry::about;

@@ -106,9 +106,11 @@ pub use ringlane_shm::map;
 /// ```
 #[cfg(feature = "shm")]
 pub mod shm {
-    pub use ringlane_shm::port::{Port, Slot};
+    pub use ringlane_shm::map::{self, Fork, Map};
+    pub use ringlane_shm::port::{Attached, Port, Slot};
     pub use ringlane_shm::record::{Borrowed, MORE, RecordHeader, Refused, RingSlice};
     pub use ringlane_shm::ring::Scribbled;
+    pub use ringlane_shm::through;
 
     pub(super) fn make() -> super::Made {
         Some(ringlane_shm::transport())

@@ -2,8 +2,12 @@
 //! What is asked of rings and records themselves stands in `shm/tests/ring.rs`.
 #![allow(clippy::unwrap_used)]
 
+#[path = "records/attached.rs"]
+mod attached;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ringlane::prelude::*;
@@ -25,9 +29,10 @@ fn bases() -> Vec<EventBase> {
 
 /// An address of this test's own.
 fn address(name: &str, more: &str) -> String {
-    thread_local!(static TIMES: Cell<u32> = const { Cell::new(0) });
-    TIMES.set(TIMES.get() + 1);
-    format!("shm://@records-{name}-{}-{}?{more}", std::process::id(), TIMES.get())
+    // One count for all threads: two tests may use one name at the same time.
+    static TIMES: AtomicU32 = AtomicU32::new(0);
+    let time = TIMES.fetch_add(1, Ordering::Relaxed);
+    format!("shm://@records-{name}-{}-{time}?{more}", std::process::id())
 }
 
 /// Ends a base that hangs.

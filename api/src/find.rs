@@ -4,6 +4,7 @@ use crate::address::Address;
 use crate::base::EventBase;
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::near::nearest;
 use crate::transport::{Cx, LinkId, Transport};
 
 /// A transport that a build may have, by the feature of the `ringlane` crate that adds it.
@@ -70,32 +71,10 @@ fn missing(scheme: &str, here: &[&str], known: &[Known]) -> String {
         );
     }
     let names = here.iter().copied().chain(known.iter().map(|known| known.scheme));
-    let near = names.map(|name| (typos(scheme, name), name));
-    // A name of which half is different is another word, and no slip of the fingers.
-    let near = near.filter(|(typos, name)| typos * 2 <= scheme.len().max(name.len()));
     let by_feature = known.iter().find(|known| known.feature == scheme).map(|known| known.scheme);
-    let meant = by_feature.or(near.min_by_key(|(typos, _)| *typos).map(|(_, name)| name));
+    let meant = by_feature.or(nearest(scheme, names));
     let hint = meant.map(|name| format!("; did you mean {name}://?")).unwrap_or_default();
     format!("no transport for `{scheme}://`; there is {list}{hint}")
-}
-
-/// How many letters are wrong, missing, too many, or swapped with their neighbour.
-fn typos(one: &str, other: &str) -> usize {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
-    for (i, a) in one.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in other.iter().enumerate() {
-            let wrong = rows[i][j] + usize::from(a != b);
-            let mut least = wrong.min(rows[i][j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && one[i - 1] == *b && *a == other[j - 1] {
-                least = least.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[one.len()][other.len()]
 }
 
 #[cfg(test)]
@@ -129,19 +108,6 @@ mod tests {
         ] {
             let said = missing(scheme, &["road"], &KNOWN);
             assert_eq!(said, format!("no transport for `{scheme}://`; there is road://{hint}"));
-        }
-    }
-
-    #[test]
-    fn slips_of_the_fingers_are_counted() {
-        for (one, other, count) in [
-            ("", "", 0),
-            ("", "ab", 2),
-            ("ab", "ba", 1),
-            ("abc", "abd", 1),
-            ("kitten", "sitting", 3),
-        ] {
-            assert_eq!((typos(one, other), typos(other, one)), (count, count), "{one} {other}");
         }
     }
 }

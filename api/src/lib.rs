@@ -21,6 +21,7 @@ pub mod limits;
 mod link_timer;
 mod listener;
 pub mod mutant;
+pub mod near;
 pub mod reactor;
 mod remote;
 mod router;

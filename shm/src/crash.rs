@@ -9,6 +9,8 @@
 //!   acceptor    Accepted   HelloRead    Mapped     WelcomeSent  Opened
 //!   producer    Written  Published  Finished      Reserved  Filled  Committed
 //!   consumer    WordLoaded  Copied  Released      Borrowed
+//!   through     ControlMade  RunTaken  BoundMarked  SentMarked  AckedMarked  RunWritten
+//!               Shown  Frozen  UnreadCopied  HandedOver
 //!   both        BellTaken  Rung  Announced  Resting  Woken  Blocked  Ending
 //! ```
 
@@ -67,10 +69,30 @@ pub enum Point {
     Blocked,
     /// The link is aborted: everything is said, the socket is open.
     Ending,
+    /// A control page says what is acknowledged; no relay has it.
+    ControlMade,
+    /// A run of records was copied out of a sender's ring.
+    RunTaken,
+    /// The receiver's epoch is marked; nothing was sent to it.
+    BoundMarked,
+    /// Records are marked as sent; they are not submitted.
+    SentMarked,
+    /// Records are marked as acknowledged; their sender is not rung.
+    AckedMarked,
+    /// A run of records is in a receiver's ring and not published.
+    RunWritten,
+    /// A record's callback has returned; it is not consumed.
+    Shown,
+    /// A receiver's ring is frozen; nothing is copied.
+    Frozen,
+    /// What was unread lies in a fresh segment, whose words say nothing.
+    UnreadCopied,
+    /// Its words are stored; no relay has it.
+    HandedOver,
 }
 
 impl Point {
-    /// All of them.
+    /// All that a link comes by.
     pub const ALL: [Point; 26] = [
         Point::Connected,
         Point::SegmentMade,
@@ -99,9 +121,24 @@ impl Point {
         Point::Blocked,
         Point::Ending,
     ];
+
+    /// Those of rings that go through a relay, which no link comes by.
+    pub const THROUGH: [Point; 10] = [
+        Point::ControlMade,
+        Point::RunTaken,
+        Point::BoundMarked,
+        Point::SentMarked,
+        Point::AckedMarked,
+        Point::RunWritten,
+        Point::Shown,
+        Point::Frozen,
+        Point::UnreadCopied,
+        Point::HandedOver,
+    ];
 }
 
 const _: () = assert!(Point::ALL[Point::ALL.len() - 1] as usize + 1 == Point::ALL.len(), "all");
+const _: () = assert!(Point::THROUGH[0] as usize == Point::ALL.len(), "each in one of two lists");
 
 #[cfg(feature = "crash-points")]
 pub use armed::arm;

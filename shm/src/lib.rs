@@ -10,6 +10,7 @@
 //!   spin.rs       looking again before sleep
 //!   record.rs     records in a ring                      bell.rs    who sleeps, whom to ring
 //!   ring.rs       a single-producer single-consumer ring of bytes
+//!   through/      rings whose other end a relay has, and which outlive it
 //!   layout.rs     what lies where, what is believed of it
 //!   map.rs, map/  mapped memory a peer may write: atomics and checked copies (the unsafe room)
 //!   crash.rs      where tests kill a process
@@ -38,6 +39,7 @@ pub mod layout;
 pub mod record;
 pub mod ring;
 mod sync;
+pub mod through;
 
 #[cfg(not(loom))]
 #[allow(unsafe_code)]

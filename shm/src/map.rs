@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicU8;
 
 use memmap2::MmapMut;
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 #[cfg(debug_assertions)]
 use guarded::Place;
@@ -35,6 +35,7 @@ pub struct Map {
     raw: ManuallyDrop<Place>,
     file: u64,
     fork: Rc<Fork>,
+    writable: bool,
 }
 
 impl Map {
@@ -47,7 +48,28 @@ impl Map {
         fork: &Rc<Fork>,
     ) -> io::Result<Rc<Map>> {
         let raw = Place::new(fd, bytes)?;
-        Ok(Rc::new(Map { raw: ManuallyDrop::new(raw), file, fork: Rc::clone(fork) }))
+        let map = Map { raw: ManuallyDrop::new(raw), file, fork: Rc::clone(fork), writable: true };
+        Ok(Rc::new(map))
+    }
+
+    /// The same where this process may only read, whatever it tries: the pages are mapped so, and
+    /// what would write panics before the processor refuses it.
+    ///
+    /// Read a counter there by [`Map::load_u64`].
+    pub fn read_only(
+        fd: BorrowedFd<'_>,
+        bytes: usize,
+        file: u64,
+        fork: &Rc<Fork>,
+    ) -> io::Result<Rc<Map>> {
+        let raw = Place::read_only(fd, bytes)?;
+        let map = Map { raw: ManuallyDrop::new(raw), file, fork: Rc::clone(fork), writable: false };
+        Ok(Rc::new(map))
+    }
+
+    /// Whether this process may write there.
+    pub fn is_writable(&self) -> bool {
+        self.writable
     }
 
     /// The file's id.
@@ -73,14 +95,21 @@ impl Map {
         unsafe { self.raw.as_mut_ptr().add(at) }
     }
 
+    /// The address of `len` bytes at `at` that may be written.
+    #[inline]
+    fn at_to_write(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(self.writable, "this process may only read there");
+        self.at(at, len)
+    }
+
     /// The word at `at`.
     ///
     /// # Panics
-    /// Panics if it does not lie inside, aligned.
+    /// Panics if it does not lie inside, aligned, or if the map is read-only.
     #[inline]
     pub fn u32_at(&self, at: usize) -> &AtomicU32 {
         assert!(at.is_multiple_of(4), "words are aligned");
-        let word = self.at(at, 4).cast::<u32>();
+        let word = self.at_to_write(at, 4).cast::<u32>();
         // SAFETY: inside the mapping, which lives as long as `self`; pages are aligned and `at` is;
         // the bytes are only ever accessed through atomics of this size.
         unsafe { AtomicU32::from_ptr(word) }
@@ -89,13 +118,30 @@ impl Map {
     /// The double word at `at`.
     ///
     /// # Panics
-    /// Panics if it does not lie inside, aligned.
+    /// Panics if it does not lie inside, aligned, or if the map is read-only.
     #[inline]
     pub fn u64_at(&self, at: usize) -> &AtomicU64 {
         assert!(at.is_multiple_of(8), "words are aligned");
-        let word = self.at(at, 8).cast::<u64>();
+        let word = self.at_to_write(at, 8).cast::<u64>();
         // SAFETY: as in `u32_at`.
         unsafe { AtomicU64::from_ptr(word) }
+    }
+
+    /// What the double word at `at` says, and everything that was stored before it was (acquire).
+    /// For maps that are read-only, too.
+    ///
+    /// # Panics
+    /// Panics if it does not lie inside, aligned.
+    #[inline]
+    pub fn load_u64(&self, at: usize) -> u64 {
+        assert!(at.is_multiple_of(8), "words are aligned");
+        let word = self.at(at, 8).cast::<u64>();
+        // SAFETY: inside the mapping, and aligned, as in `u32_at`. The pages may be read-only: a
+        // relaxed load of eight bytes is one plain load then, and the only access made here.
+        let word = unsafe { AtomicU64::from_ptr(word) };
+        let value = word.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        value
     }
 
     /// Copies bytes out. What a peer writes meanwhile may be seen in part; the copy is ours.
@@ -111,13 +157,28 @@ impl Map {
         unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
     }
 
-    /// Copies bytes in.
+    /// Appends a copy of `len` bytes at `at`, as [`Map::read`] makes it.
     ///
     /// # Panics
     /// Panics if they do not lie inside.
     #[inline]
+    pub fn append(&self, at: usize, len: usize, into: &mut Vec<u8>) {
+        let from = self.at(at, len);
+        into.reserve(len);
+        let room = into.spare_capacity_mut()[..len].as_mut_ptr().cast::<u8>();
+        // SAFETY: as in `read`; `room` is the vector's own memory, of `len` bytes at least.
+        unsafe { std::ptr::copy_nonoverlapping(from, room, len) };
+        // SAFETY: so many bytes were written behind the vector's end a line above.
+        unsafe { into.set_len(into.len() + len) };
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    /// Panics if they do not lie inside, or if the map is read-only.
+    #[inline]
     pub fn write(&self, at: usize, from: &[u8]) {
-        let into = self.at(at, from.len());
+        let into = self.at_to_write(at, from.len());
         // SAFETY: as in `read`, the other way round.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into, from.len()) }
     }
@@ -129,9 +190,9 @@ impl Map {
     /// cache to the other. Ordered before any store that follows.
     ///
     /// # Panics
-    /// Panics if they do not lie inside.
+    /// Panics if they do not lie inside, or if the map is read-only.
     pub fn write_through(&self, at: usize, from: &[u8]) {
-        let into = self.at(at, from.len());
+        let into = self.at_to_write(at, from.len());
         // SAFETY: `into` is valid for writes of `from.len()` bytes, as was checked, and no slice
         // lies in a mapping, so the two do not overlap.
         unsafe { through::copy(from, into) }

@@ -37,6 +37,18 @@ impl Map {
         &self.words[&at]
     }
 
+    /// What the double word at `at` says (acquire).
+    pub fn load_u64(&self, at: usize) -> u64 {
+        self.words[&at].load(Ordering::Acquire)
+    }
+
+    /// Appends a copy of bytes.
+    pub fn append(&self, at: usize, len: usize, into: &mut Vec<u8>) {
+        let end = into.len();
+        into.resize(end + len, 0);
+        self.read(at, &mut into[end..]);
+    }
+
     /// Copies bytes out.
     pub fn read(&self, at: usize, into: &mut [u8]) {
         for (i, byte) in into.iter_mut().enumerate() {

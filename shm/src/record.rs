@@ -22,7 +22,7 @@ use std::ops::DerefMut;
 use crate::crash::{self, Point};
 use crate::map::Map;
 use crate::ring::{Consumer, Producer, STAGE_BYTES, Scribbled};
-use crate::sync::{Ordering, Shared};
+use crate::sync::Shared;
 
 /// Bytes before a record's payload.
 pub const RECORD_HEADER_BYTES: u32 = 8;
@@ -40,7 +40,7 @@ const _: () = assert!(4 * SMALL_BYTES as usize <= STAGE_BYTES, "several are gath
 
 /// Bytes that [`Records::drain`] copies at a time: what was copied is still in a near cache when it
 /// is looked at.
-const DRAIN_BYTES: u32 = 64 << 10;
+pub(crate) const DRAIN_BYTES: u32 = 64 << 10;
 
 /// A record's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,13 +54,13 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
-    fn encode(self) -> [u8; 8] {
+    pub(crate) fn encode(self) -> [u8; 8] {
         let [a, b, c, d] = self.len.to_le_bytes();
         let ([e, f], [g, h]) = (self.kind.to_le_bytes(), self.channel.to_le_bytes());
         [a, b, c, d, e, f, g, h]
     }
 
-    fn decode([a, b, c, d, e, f, g, h]: [u8; 8]) -> RecordHeader {
+    pub(crate) fn decode([a, b, c, d, e, f, g, h]: [u8; 8]) -> RecordHeader {
         RecordHeader {
             len: u32::from_le_bytes([a, b, c, d]),
             kind: u16::from_le_bytes([e, f]),
@@ -69,7 +69,7 @@ impl RecordHeader {
     }
 
     /// Bytes of the whole record, if it fits into `most`.
-    fn whole(self, most: u32) -> Option<u32> {
+    pub(crate) fn whole(self, most: u32) -> Option<u32> {
         let whole = self.len.checked_add(RECORD_HEADER_BYTES + 7)? & !7;
         (whole <= most).then_some(whole)
     }
@@ -112,7 +112,7 @@ impl From<Scribbled> for Refused {
 impl Producer {
     /// Bytes a record's payload may have.
     pub fn record_bytes_max(&self) -> u32 {
-        self.capacity() / 4 - RECORD_HEADER_BYTES
+        self.record_bytes_max
     }
 
     /// Room for a payload of `len` bytes, to be written in place. Dropping it takes it back.
@@ -145,7 +145,7 @@ impl Producer {
     /// Whether a record of `len` bytes may be written now: bytes to skip up to the end of the
     /// ring, and its own bytes, header and all.
     #[inline]
-    fn find_place(&mut self, len: u32) -> Result<(u32, u32), Refused> {
+    pub(crate) fn find_place(&mut self, len: u32) -> Result<(u32, u32), Refused> {
         if len > self.record_bytes_max() {
             return Err(Refused::TooLong);
         }
@@ -157,11 +157,16 @@ impl Producer {
         }
         if pad > 0 {
             self.unstage();
-            let filler = RecordHeader { len: pad - RECORD_HEADER_BYTES, kind: PAD, channel: 0 };
-            self.write_at(0, &filler.encode());
+            self.write_filler(0, pad);
         }
         crash::here(Point::Reserved);
         Ok((pad, whole))
+    }
+
+    /// Writes filler of `pad` bytes, up to the end of the ring, `skip` behind what was written.
+    pub(crate) fn write_filler(&mut self, skip: u32, pad: u32) {
+        let filler = RecordHeader { len: pad - RECORD_HEADER_BYTES, kind: PAD, channel: 0 };
+        self.write_at(skip, &filler.encode());
     }
 
     /// Writes as much of a message as there is room for, in pieces that say that more follow;
@@ -265,6 +270,11 @@ pub struct RingSlice {
 }
 
 impl RingSlice {
+    /// Bytes that lie inside of a map.
+    pub(crate) fn new(map: Shared<Map>, at: usize, len: usize) -> RingSlice {
+        RingSlice { map, at, len }
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.len
@@ -303,7 +313,7 @@ impl RingSlice {
     pub fn get_u64(&self, at: usize) -> Option<u64> {
         let place = self.at + at;
         if place.is_multiple_of(8) && self.len.checked_sub(8).is_some_and(|last| at <= last) {
-            return Some(u64::from_le(self.map.u64_at(place).load(Ordering::Relaxed)));
+            return Some(u64::from_le(self.map.load_u64(place)));
         }
         let mut bytes = [0; 8];
         (self.copy_to(at, &mut bytes) == 8).then(|| u64::from_le_bytes(bytes))

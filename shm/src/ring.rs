@@ -13,9 +13,14 @@
 //! between the two is at most the ring's size, or the peer has scribbled ([`Scribbled`]) and the
 //! link ends. So a hostile peer can make bytes arbitrary, and nothing else.
 
+mod consumer;
+
+pub use consumer::Consumer;
+
 use crate::crash::{self, Point};
 use crate::layout::Lane;
 use crate::map::{Map, processor};
+use crate::record::RECORD_HEADER_BYTES;
 use crate::sync::{Ordering, Shared};
 
 /// Set in the publish word when the ring was taken over: nothing is published any more.
@@ -31,13 +36,6 @@ pub(crate) const STAGE_BYTES: usize = 8 << 10;
 /// Measured: 16 KiB in 2.2 GB/s through far caches and 13 past them, 8 to 14 and 11 to 15 where
 /// they are near; 1 KiB is where the two meet when they are near.
 const THROUGH_BYTES: usize = 2 << 10;
-
-/// How much of the ring is read in place before it is given back: less often than that, the writer
-/// waits; more often, it and the reader take each other's lines.
-const RELEASE_PART: u32 = 8;
-
-/// After so many bytes a consumer says again on which processor it runs.
-const SEEN_BYTES: u32 = 4 << 10;
 
 const _: () = assert!(THROUGH_BYTES <= STAGE_BYTES, "what was kept back can go past the caches");
 
@@ -88,11 +86,11 @@ pub enum State {
 
 const FIN: u32 = 1;
 
-fn distance(from: u32, to: u32) -> u32 {
+pub(crate) fn distance(from: u32, to: u32) -> u32 {
     to.wrapping_sub(from) & POSITION
 }
 
-fn forward(pos: u32, by: u32) -> u32 {
+pub(crate) fn forward(pos: u32, by: u32) -> u32 {
     pos.wrapping_add(by) & POSITION
 }
 
@@ -107,6 +105,11 @@ fn pieces(lane: &Lane, pos: u32, n: usize) -> (usize, usize) {
 pub struct Producer {
     map: Shared<Map>,
     lane: Lane,
+    /// The consumer's counters lie in this map, too. Where they do not, this side is told of them
+    /// by [`Producer::free_to`].
+    looks: bool,
+    /// Bytes of payload that a record may have.
+    pub(crate) record_bytes_max: u32,
     /// The word as this side published it last.
     word: Published,
     /// Where the next byte goes.
@@ -124,8 +127,53 @@ pub struct Producer {
 impl Producer {
     /// The writing end of a fresh ring.
     pub fn new(map: Shared<Map>, lane: Lane) -> Producer {
-        let word = Published::default();
-        Producer { map, lane, word, next: 0, head: 0, far: false, stage: Vec::new(), staged: 0 }
+        Producer {
+            map,
+            lane,
+            looks: true,
+            record_bytes_max: (lane.cap / 4).saturating_sub(RECORD_HEADER_BYTES),
+            word: Published::default(),
+            next: 0,
+            head: 0,
+            far: false,
+            stage: Vec::new(),
+            staged: 0,
+        }
+    }
+
+    /// The writing end of a ring whose `word` was published last and that is free from `head` on.
+    /// It reads no counter of the consumer's: its owner does, and calls [`Producer::free_to`].
+    pub(crate) fn told(map: Shared<Map>, lane: Lane, word: Published, head: u32) -> Producer {
+        let (looks, next) = (false, word.pos);
+        Producer { looks, word, next, head, ..Producer::new(map, lane) }
+    }
+
+    /// Bytes that are written and not given back, as far as this side knows.
+    pub(crate) fn held(&self) -> u32 {
+        distance(self.head, self.next)
+    }
+
+    /// How far the consumer says it is.
+    ///
+    /// # Errors
+    /// It says that it has read what was not published.
+    pub(crate) fn consumed(&self) -> Result<Published, Scribbled> {
+        // SYNC: ring.head. With the store in `Consumer::release`.
+        let head = Published::of(self.map.u64_at(self.lane.head).load(Ordering::Acquire));
+        let (records, bytes) = (self.word.seq.wrapping_sub(head.seq), distance(head.pos, self.next));
+        if records > bytes || bytes > self.lane.cap { Err(Scribbled) } else { Ok(head) }
+    }
+
+    /// A reading end of this side's own, behind a place that the consumer has said: it gives
+    /// nothing back.
+    pub(crate) fn behind(&self, at: Published) -> Consumer {
+        Consumer::from(Shared::clone(&self.map), Shared::clone(&self.map), self.lane, at)
+    }
+
+    /// Everything before `head` may be written over. The caller has checked that it was published.
+    pub(crate) fn free_to(&mut self, head: u32) {
+        debug_assert!(distance(head, self.next) <= distance(self.head, self.next), "onwards only");
+        self.head = head;
     }
 
     /// Goes on where somebody else's producer stopped, whose word was `word`: a ring that was
@@ -149,6 +197,9 @@ impl Producer {
     }
 
     fn room_now(&mut self) -> Result<u32, Scribbled> {
+        if !self.looks {
+            return Ok(self.lane.cap - distance(self.head, self.next));
+        }
         // SYNC: ring.head. With the store in `Consumer::release`.
         let head = Published::of(self.map.u64_at(self.lane.head).load(Ordering::Acquire)).pos;
         let held = distance(head, self.next);
@@ -256,6 +307,7 @@ impl Producer {
 
     /// Whether the consumer was last seen on the processor that this thread runs on.
     pub fn is_near(&self) -> bool {
+        debug_assert!(self.looks, "the consumer's counters lie beside the word");
         let cpu = self.map.u32_at(self.lane.cpu).load(Ordering::Relaxed);
         cpu != 0 && cpu == processor()
     }
@@ -317,181 +369,5 @@ impl Producer {
         // SYNC: ring.state. With the load in `Consumer::state`.
         self.map.u32_at(self.lane.state).store(FIN, Ordering::Release);
         crash::here(Point::Finished);
-    }
-}
-
-/// The reading end.
-#[derive(Debug)]
-pub struct Consumer {
-    map: Shared<Map>,
-    lane: Lane,
-    /// Where the next byte is read.
-    next: u32,
-    /// What was given back to the producer.
-    released: u32,
-    /// What may be given back, and will be when it is worth a store that the producer sees.
-    given: u32,
-    /// Bytes given back since it was last said on which processor this side runs.
-    unseen: u32,
-    /// The word as last seen.
-    seen: Published,
-    /// Records read.
-    seq: u32,
-}
-
-impl Consumer {
-    /// The reading end of a fresh ring.
-    pub fn new(map: Shared<Map>, lane: Lane) -> Consumer {
-        let seen = Published::default();
-        Consumer { map, lane, next: 0, released: 0, given: 0, unseen: SEEN_BYTES, seen, seq: 0 }
-    }
-
-    /// Bytes to read. Looks at the producer's word only when nothing is left of the last look, or
-    /// when it is not `wanted` yet.
-    #[inline]
-    pub fn available(&mut self, wanted: u32) -> Result<u32, Scribbled> {
-        let left = distance(self.next, self.seen.pos);
-        if left >= wanted.max(1) { Ok(left) } else { self.available_now(left) }
-    }
-
-    fn available_now(&mut self, left: u32) -> Result<u32, Scribbled> {
-        // SYNC: ring.word. With the stores in `Producer::publish` and `publish_unless_frozen`.
-        let seen = Published::of(self.map.u64_at(self.lane.word).load(Ordering::Acquire));
-        let available = distance(self.next, seen.pos);
-        let held = distance(self.released, self.next);
-        if available < left || available > self.lane.cap - held.min(self.lane.cap) {
-            return Err(Scribbled);
-        }
-        self.seen = seen;
-        if available > left {
-            crash::here(Point::WordLoaded);
-        }
-        Ok(available)
-    }
-
-    /// Copies bytes out, at most those that are [available](Consumer::available) and `into` holds;
-    /// returns how many.
-    pub fn read(&mut self, into: &mut [u8]) -> usize {
-        let n = into.len().min(distance(self.next, self.seen.pos) as usize);
-        self.peek(0, &mut into[..n]);
-        crash::here(Point::Copied);
-        self.next = forward(self.next, n as u32);
-        n
-    }
-
-    /// Copies bytes out that lie `skip` behind the next one.
-    pub(crate) fn peek(&self, skip: u32, into: &mut [u8]) {
-        let (at, first) = pieces(&self.lane, forward(self.next, skip), into.len());
-        let (one, two) = into.split_at_mut(first);
-        self.map.read(at, one);
-        if !two.is_empty() {
-            self.map.read(self.lane.ring, two);
-        }
-    }
-
-    /// The eight bytes at the next position.
-    #[inline]
-    pub(crate) fn next_word(&self) -> u64 {
-        let (at, to_end) = pieces(&self.lane, self.next, 8);
-        if at.is_multiple_of(8) && to_end == 8 {
-            let word = u64::from_le(self.map.u64_at(at).load(Ordering::Relaxed));
-            crash::here(Point::Copied);
-            return word;
-        }
-        // Records lie at multiples of eight; somebody reads bytes of this ring, too.
-        let mut bytes = [0; 8];
-        self.peek(0, &mut bytes);
-        u64::from_le_bytes(bytes)
-    }
-
-    /// Leaves bytes and records behind.
-    pub(crate) fn skip(&mut self, bytes: u32, records: u32) {
-        self.next = forward(self.next, bytes);
-        self.seq = self.seq.wrapping_add(records);
-    }
-
-    /// Where the next byte lies in the map, and how many follow it to the end of the ring.
-    pub(crate) fn place(&self) -> (Shared<Map>, usize, u32) {
-        let (at, to_end) = pieces(&self.lane, self.next, self.lane.cap as usize);
-        (Shared::clone(&self.map), at, to_end as u32)
-    }
-
-    /// The position of the next byte.
-    pub(crate) fn position(&self) -> u32 {
-        self.next
-    }
-
-    /// Bytes of the ring.
-    pub fn capacity(&self) -> u32 {
-        self.lane.cap
-    }
-
-    /// Gives everything that was read back to the producer. Returns whether there was anything.
-    pub fn release(&mut self) -> bool {
-        self.release_to(self.next)
-    }
-
-    /// The same up to a position, where something behind it is still held.
-    pub(crate) fn release_to(&mut self, pos: u32) -> bool {
-        debug_assert!(
-            distance(self.released, pos) <= distance(self.released, self.next),
-            "only what was read is given back"
-        );
-        if self.released == pos {
-            return false;
-        }
-        self.unseen = self.unseen.saturating_add(distance(self.released, pos));
-        (self.released, self.given) = (pos, pos);
-        if self.unseen >= SEEN_BYTES {
-            self.unseen = 0;
-            self.map.u32_at(self.lane.cpu).store(processor(), Ordering::Relaxed);
-        }
-        let head = Published { seq: self.seq, frozen: false, pos };
-        // SYNC: ring.head. With the load in `Producer::room`.
-        self.map.u64_at(self.lane.head).store(head.word(), Ordering::Release);
-        crash::here(Point::Released);
-        true
-    }
-
-    /// Everything up to a position may be given back: it is when that is worth a store, at the
-    /// latest with [`Consumer::settle`].
-    #[inline]
-    pub(crate) fn give_to(&mut self, pos: u32) {
-        self.given = pos;
-        if distance(self.released, pos) >= self.lane.cap / RELEASE_PART {
-            self.settle();
-        }
-    }
-
-    /// Gives back what may be. Returns whether there was anything.
-    pub fn settle(&mut self) -> bool {
-        self.release_to(self.given)
-    }
-
-    /// Whether the producer has said that nothing more comes. Look at the bytes after this, not
-    /// before: what was published before the end is seen behind it.
-    pub fn state(&self) -> State {
-        // SYNC: ring.state. With the store in `Producer::finish`.
-        match self.map.u32_at(self.lane.state).load(Ordering::Acquire) {
-            FIN => State::Fin,
-            _ => State::Open,
-        }
-    }
-
-    /// Takes the ring away from its producer: what the word says now was published, and nothing
-    /// is from now on.
-    pub fn freeze(&mut self) -> Published {
-        // SYNC: ring.word. With the exchange in `Producer::publish_unless_frozen`.
-        Published::of(self.map.u64_at(self.lane.word).fetch_or(FROZEN, Ordering::AcqRel))
-    }
-
-    /// Sequence number of the last record that was read.
-    pub fn seq(&self) -> u32 {
-        self.seq
-    }
-
-    /// Sequence number of the last record that was seen published.
-    pub fn published_seq(&self) -> u32 {
-        self.seen.seq
     }
 }

@@ -25,6 +25,15 @@ pub(super) struct Place {
 impl Place {
     /// Maps `bytes` of `fd`, not to be there in a forked child.
     pub(super) fn new(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<Place> {
+        Place::with(fd, bytes, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    /// The same, to be read only.
+    pub(super) fn read_only(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<Place> {
+        Place::with(fd, bytes, libc::PROT_READ)
+    }
+
+    fn with(fd: BorrowedFd<'_>, bytes: usize, rights: i32) -> io::Result<Place> {
         let area_bytes = bytes
             .checked_next_multiple_of(GUARD)
             .and_then(|inside| inside.checked_add(2 * GUARD))
@@ -38,7 +47,6 @@ impl Place {
         }
         // From here on its drop unmaps.
         let place = Place { area: area.cast(), area_bytes, bytes };
-        let rights = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_FIXED;
         // SAFETY: the range lies inside the area that was mapped above, which nobody else knows.
         let inside = unsafe {

@@ -11,7 +11,15 @@ pub(super) struct Place(MmapRaw);
 impl Place {
     /// Maps `bytes` of `fd`, not to be there in a forked child.
     pub(super) fn new(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<Place> {
-        let raw = MmapOptions::new().len(bytes).map_raw(fd.as_raw_fd())?;
+        Place::of(MmapOptions::new().len(bytes).map_raw(fd.as_raw_fd())?)
+    }
+
+    /// The same, to be read only.
+    pub(super) fn read_only(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<Place> {
+        Place::of(MmapOptions::new().len(bytes).map_raw_read_only(fd.as_raw_fd())?)
+    }
+
+    fn of(raw: MmapRaw) -> io::Result<Place> {
         raw.advise(Advice::DontFork)?;
         Ok(Place(raw))
     }

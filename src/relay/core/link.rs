@@ -1,0 +1,180 @@
+//! What a connection to another relay has: bindings in both directions, output, and who may send
+//! next.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use ringlane_api::Evbuffer;
+use ringlane_api::slab::Key;
+
+use crate::frame::{Decoder, Frame};
+
+use super::{Core, LinkId, Out};
+
+/// Output that a link holds before channels have to wait: enough for a long pipe's next gulp, and
+/// little enough that an urgent message is not far from the wire.
+pub const LINK_BYTES_MAX: usize = 512 << 10;
+
+/// Bytes that one channel sends before the next has its turn.
+pub const GULP_BYTES: u32 = 64 << 10;
+
+/// Of so many turns the least urgent channels have one, whatever waits before them.
+const FLOOR: u32 = 16;
+
+/// Priorities.
+pub const PRIORITIES: usize = 4;
+
+/// A connection to another relay, or the one to ourselves.
+pub struct Link {
+    pub host: Rc<str>,
+    pub itself: bool,
+    pub out: Evbuffer,
+    /// Output that the connection has taken and the kernel has not.
+    pub backlog: usize,
+    pub decoder: Decoder,
+    /// Channels that send over it, by the number of their binding.
+    pub nears: HashMap<u32, Key>,
+    /// Channels that arrive over it.
+    pub fars: HashMap<u32, Key>,
+    next_bind: u32,
+    ready: [VecDeque<Key>; PRIORITIES],
+    turns: u32,
+    pub touched: bool,
+}
+
+impl Link {
+    pub fn new(host: Rc<str>, itself: bool) -> Link {
+        Link {
+            host,
+            itself,
+            out: Evbuffer::new(),
+            backlog: 0,
+            decoder: Decoder::new(),
+            nears: HashMap::new(),
+            fars: HashMap::new(),
+            next_bind: 1,
+            ready: Default::default(),
+            turns: 0,
+            touched: false,
+        }
+    }
+
+    /// A number for a binding, never used before on this link.
+    pub fn bind(&mut self, near: Key) -> u32 {
+        let bind = self.next_bind;
+        self.next_bind = bind.checked_add(1).expect("a link lives for fewer than 2^32 bindings");
+        self.nears.insert(bind, near);
+        bind
+    }
+
+    /// Whether more may be sent now.
+    pub fn has_room(&self) -> bool {
+        self.out.len() + self.backlog < LINK_BYTES_MAX
+    }
+
+    /// Puts a channel at the end of those of its priority that have something to send.
+    pub fn enqueue(&mut self, near: Key, priority: u8) {
+        self.ready[usize::from(priority).min(PRIORITIES - 1)].push_back(near);
+    }
+
+    /// Who sends next: the most urgent, but now and then the least.
+    pub fn next(&mut self) -> Option<Key> {
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(FLOOR)
+            && let Some(near) = self.ready.iter_mut().rev().find_map(VecDeque::pop_front)
+        {
+            return Some(near);
+        }
+        self.ready.iter_mut().find_map(VecDeque::pop_front)
+    }
+}
+
+impl Core {
+    /// A link stands: the other relay has proved who it is. An older one to the same host is to be
+    /// closed by the caller first.
+    pub fn link_up(&mut self, host: &str) -> LinkId {
+        let host: Rc<str> = host.into();
+        let link = self.links.insert(Link::new(Rc::clone(&host), false));
+        if let Some(old) = self.link_to.insert(Rc::clone(&host), link) {
+            self.unlink(old);
+        }
+        self.route_all(&host);
+        LinkId(link)
+    }
+
+    /// A link is gone. What was under way is sent again over the next one.
+    pub fn link_closed(&mut self, link: LinkId) {
+        self.unlink(link.0);
+    }
+
+    fn unlink(&mut self, link: Key) {
+        let Some(gone) = self.links.remove(link) else { return };
+        if self.link_to.get(&gone.host) == Some(&link) {
+            self.link_to.remove(&gone.host);
+        }
+        for near in gone.nears.into_values() {
+            self.near_unlinked(near, link);
+        }
+        for far in gone.fars.into_values() {
+            self.far_unlinked(far, link);
+        }
+    }
+
+    /// How much of a link's output waits for the kernel.
+    pub fn link_room(&mut self, link: LinkId, backlog: usize) {
+        if let Some(link) = self.links.get_mut(link.0) {
+            link.backlog = backlog;
+        }
+        self.touch(link.0);
+    }
+
+    /// What is to be sent over a link, moved behind `to`.
+    pub fn take_output(&mut self, link: LinkId, to: &mut Evbuffer) {
+        if let Some(link) = self.links.get_mut(link.0) {
+            link.backlog += link.out.len();
+            to.append(&mut link.out);
+        }
+    }
+
+    /// Records to a host that are not acknowledged.
+    pub fn unacked(&self, host: &str) -> u64 {
+        let of = |near: &super::Near| u64::from(near.sent.wrapping_sub(near.stored));
+        let waits = |near: &super::Near| u64::from(near.has_more());
+        let to = self.nears.iter().filter(|(_, near)| &*near.host == host);
+        to.map(|(_, near)| of(near) + waits(near)).sum()
+    }
+
+    /// The link to a host, if there is one; to ourselves there always is.
+    pub(super) fn link_of(&self, host: &str) -> Option<Key> {
+        if host == &*self.host { self.itself } else { self.link_to.get(host).copied() }
+    }
+
+    /// Looks at the link when the turn ends.
+    pub(super) fn touch(&mut self, link: Key) {
+        if let Some(one) = self.links.get_mut(link)
+            && !std::mem::replace(&mut one.touched, true)
+        {
+            self.touched.push(link);
+        }
+    }
+
+    pub(super) fn frame(&mut self, link: Key, frame: &Frame<'_>) {
+        if let Some(one) = self.links.get_mut(link) {
+            frame.encode_to(&mut one.out);
+            self.touch(link);
+        }
+    }
+
+    /// Says to the driver which links have output; what goes to ourselves is taken at once.
+    pub(super) fn flush_links(&mut self) {
+        while let Some(link) = self.touched.pop() {
+            let Some(one) = self.links.get_mut(link) else { continue };
+            one.touched = false;
+            if one.itself {
+                self.loop_back(link);
+            } else if !one.out.is_empty() {
+                self.out.push_back(Out::Flush(LinkId(link)));
+            }
+        }
+    }
+}
