@@ -16,6 +16,7 @@ mod client;
 mod daemon;
 mod mqtt;
 mod nats;
+mod ringlane;
 mod run;
 mod system;
 mod tcp;
@@ -37,7 +38,8 @@ pub struct Args {
     /// Only these cells (comma-separated): rtt-64, stream-64, stream-1k, stream-64k.
     #[arg(long, value_delimiter = ',')]
     cell: Vec<String>,
-    /// Only these systems (comma-separated): tcp, nats1, mqtt1, zmq1, nats2, mqtt2, zmq2.
+    /// Only these systems (comma-separated): tcp, bus0, bus1, nats1, mqtt1, zmq1, bus2, nats2,
+    /// mqtt2, zmq2.
     #[arg(long, value_delimiter = ',')]
     system: Vec<String>,
     /// Rounds.
@@ -69,6 +71,9 @@ fn main() -> ExitCode {
         Some(daemon::BECOME) => Err(daemon::become_program(&words[1..])),
         Some(run::CLIENT) => daemon::die_with_parent().and_then(|()| run::client(&words[1..])),
         Some(run::RELAY) => daemon::die_with_parent().and_then(|()| zmq::relay(&words[1..])),
+        Some(ringlane::RELAY) => {
+            daemon::die_with_parent().and_then(|()| ringlane::relay(&words[1..]))
+        }
         _ => run::all(&Args::parse()),
     };
     match done {

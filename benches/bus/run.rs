@@ -9,7 +9,7 @@ use ringlane_benches::board::Board;
 use ringlane_benches::pin::Cpu;
 use ringlane_benches::report::machine;
 use ringlane_benches::stats::spread;
-use ringlane_benches::talk::{self, Driver, Kind, Meter, Outcome};
+use ringlane_benches::talk::{self, Ask, Driver, Kind, Meter, Outcome};
 
 use crate::Args;
 use crate::cells::{CELLS, Cell, TARGETS};
@@ -163,14 +163,13 @@ pub fn client(words: &[String]) -> io::Result<()> {
     let mut clients: Vec<Cpu> = cpus(other);
     clients.push(Cpu::of(std::process::id()));
     let mut client = (system.connect)(Side::Asks, at)?;
-    let mut driver = Driver {
-        client: client.as_mut(),
+    let ask = Ask {
         bytes: cell.bytes,
         credit,
         window: Duration::from_secs_f64(seconds.parse().map_err(io::Error::other)?),
         meter: Meter { relays: cpus(relays), clients },
     };
-    let o = driver.run(cell.kind)?;
+    let o = Driver::new(client.as_mut(), ask).run(cell.kind)?;
     println!("{DONE} {} {} {} {} {} {}", o.messages, o.seconds, o.p50, o.p99, o.relay_ns, o.others);
     Ok(())
 }

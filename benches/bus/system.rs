@@ -5,7 +5,7 @@ use std::io;
 
 use crate::client::{Client, Side};
 use crate::daemon::Daemon;
-use crate::{mqtt, nats, tcp, zmq};
+use crate::{mqtt, nats, ringlane, tcp, zmq};
 
 /// A system.
 pub struct System {
@@ -38,8 +38,18 @@ pub struct Stage {
 }
 
 /// In the order they are printed.
-pub const SYSTEMS: &[System] =
-    &[tcp::DIRECT, nats::ONE, mqtt::ONE, zmq::ONE, nats::TWO, mqtt::TWO, zmq::TWO];
+pub const SYSTEMS: &[System] = &[
+    tcp::DIRECT,
+    ringlane::DIRECT,
+    ringlane::ONE,
+    nats::ONE,
+    mqtt::ONE,
+    zmq::ONE,
+    ringlane::TWO,
+    nats::TWO,
+    mqtt::TWO,
+    zmq::TWO,
+];
 
 impl System {
     /// Beside whom its ratios are printed.

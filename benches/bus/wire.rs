@@ -9,6 +9,8 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use ringlane_benches::talk::See;
+
 use crate::client::Client;
 
 /// Small messages are kept back up to this.
@@ -50,6 +52,7 @@ pub trait Protocol {
 pub struct Wire<P> {
     protocol: P,
     stream: TcpStream,
+    see: See,
     /// Kept back.
     out: Vec<u8>,
     input: Vec<u8>,
@@ -82,6 +85,7 @@ impl<P: Protocol> Wire<P> {
             out: protocol.hello(),
             protocol,
             stream,
+            see: Box::new(|_| ()),
             input: vec![0; IN_BYTES],
             unread: 0..0,
             within: Duration::ZERO,
@@ -118,7 +122,7 @@ impl<P: Protocol> Wire<P> {
     }
 
     /// Shows the messages that were read whole.
-    fn show(&mut self, see: &mut dyn FnMut(&[u8])) -> io::Result<usize> {
+    fn show(&mut self) -> io::Result<usize> {
         let mut shown = 0;
         loop {
             let input = &self.input[self.unread.clone()];
@@ -131,7 +135,7 @@ impl<P: Protocol> Wire<P> {
                     self.flush()?;
                 }
                 Step::Message(body, end) => {
-                    see(&input[body]);
+                    (self.see)(&input[body]);
                     shown += 1;
                     self.unread.start += end;
                 }
@@ -164,9 +168,13 @@ impl<P: Protocol> Client for Wire<P> {
         Ok(())
     }
 
-    fn receive(&mut self, within: Duration, see: &mut dyn FnMut(&[u8])) -> io::Result<usize> {
+    fn hear(&mut self, see: See) {
+        self.see = see;
+    }
+
+    fn receive(&mut self, within: Duration) -> io::Result<usize> {
         loop {
-            let shown = self.show(see)?;
+            let shown = self.show()?;
             if shown > 0 || !self.fill(within)? {
                 return Ok(shown);
             }

@@ -6,6 +6,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use ringlane_benches::talk::See;
 use zmq::{Context, Message, PULL, PUSH, Socket};
 
 use crate::client::{Client, Side};
@@ -109,13 +110,15 @@ fn client(_side: Side, at_ports: &str) -> io::Result<Box<dyn Client>> {
     push.connect(&at(out)).map_err(error)?;
     let pull = context.socket(PULL).map_err(error)?;
     pull.connect(&at(into)).map_err(error)?;
-    Ok(Box::new(Zmq { push, pull, message: Message::new(), within: Duration::ZERO }))
+    let (message, see) = (Message::new(), Box::new(|_: &[u8]| ()));
+    Ok(Box::new(Zmq { push, pull, message, see, within: Duration::ZERO }))
 }
 
 struct Zmq {
     push: Socket,
     pull: Socket,
     message: Message,
+    see: See,
     /// What the socket's timeout is.
     within: Duration,
 }
@@ -130,7 +133,11 @@ impl Client for Zmq {
         Ok(())
     }
 
-    fn receive(&mut self, within: Duration, see: &mut dyn FnMut(&[u8])) -> io::Result<usize> {
+    fn hear(&mut self, see: See) {
+        self.see = see;
+    }
+
+    fn receive(&mut self, within: Duration) -> io::Result<usize> {
         if self.within != within {
             self.pull.set_rcvtimeo(within.as_millis() as i32).map_err(error)?;
             self.within = within;
@@ -138,7 +145,7 @@ impl Client for Zmq {
         let (mut shown, mut flags) = (0, 0);
         while shown < BATCH {
             match self.pull.recv(&mut self.message, flags) {
-                Ok(()) => see(&self.message),
+                Ok(()) => (self.see)(&self.message),
                 Err(zmq::Error::EAGAIN) => break,
                 Err(other) => return Err(error(other)),
             }

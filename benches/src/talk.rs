@@ -12,7 +12,9 @@
 //! every word between them. A stream with one message lost, doubled, torn or out of order has no
 //! figure.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::pin::{Cpu, machine_busy_ns};
@@ -29,10 +31,16 @@ pub trait Client {
     /// Sends what was kept back.
     fn flush(&mut self) -> io::Result<()>;
 
+    /// What messages are shown to from now on, where they lie.
+    fn hear(&mut self, see: See);
+
     /// Waits until a message is there, `within` at most; shows every one that is at hand, and
     /// returns how many these were.
-    fn receive(&mut self, within: Duration, see: &mut dyn FnMut(&[u8])) -> io::Result<usize>;
+    fn receive(&mut self, within: Duration) -> io::Result<usize>;
 }
+
+/// What looks at messages.
+pub type See = Box<dyn FnMut(&[u8])>;
 
 /// What is asked of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,10 +125,49 @@ fn silent() -> io::Error {
     io::Error::other(format!("nothing came for {} s", PATIENCE.as_secs()))
 }
 
+/// What the side that asks has heard.
+#[derive(Default)]
+struct Heard {
+    hellos: u64,
+    answers: u64,
+    /// The last answer's number, and whether it was whole.
+    number: u64,
+    whole: bool,
+    /// How many the far side has counted.
+    counted: u64,
+    /// How many it counted at the end, and whether others came, too.
+    report: Option<(u64, u64)>,
+}
+
+impl Heard {
+    fn hear(&mut self, message: &[u8]) {
+        let word = |at: usize| number(message.get(at..).unwrap_or_default());
+        let n = number(message);
+        if n == HELLO {
+            self.hellos += 1;
+            return;
+        }
+        self.answers += 1;
+        self.number = n;
+        self.whole = is_whole(message, n);
+        match n {
+            END => self.report = Some((word(8), word(16))),
+            n => self.counted = self.counted.max(n),
+        }
+    }
+}
+
 /// The side that asks.
 pub struct Driver<'a> {
     /// What it speaks through.
-    pub client: &'a mut dyn Client,
+    client: &'a mut dyn Client,
+    heard: Rc<RefCell<Heard>>,
+    ask: Ask,
+}
+
+/// What it is to do.
+#[derive(Debug)]
+pub struct Ask {
     /// Of a message, 16 at least.
     pub bytes: usize,
     /// Bytes that may be under way, if that is not the system's business.
@@ -132,6 +179,14 @@ pub struct Driver<'a> {
 }
 
 impl Driver<'_> {
+    /// One that has not spoken yet.
+    pub fn new(client: &mut dyn Client, ask: Ask) -> Driver<'_> {
+        let heard: Rc<RefCell<Heard>> = Rc::default();
+        let hears = Rc::clone(&heard);
+        client.hear(Box::new(move |message| hears.borrow_mut().hear(message)));
+        Driver { client, heard, ask }
+    }
+
     /// Says hello, and then what is to be measured.
     pub fn run(&mut self, kind: Kind) -> io::Result<Outcome> {
         self.hello()?;
@@ -149,51 +204,49 @@ impl Driver<'_> {
         while begun.elapsed() < PATIENCE {
             self.client.send(&hello)?;
             self.client.flush()?;
-            if self.client.receive(HELLO_EVERY, &mut |_| ())? > 0 {
+            if self.client.receive(HELLO_EVERY)? > 0 {
                 return Ok(());
             }
         }
         Err(io::Error::other("the two clients do not hear each other"))
     }
 
-    /// Waits for answers that are not late hellos.
-    fn answers(&mut self, see: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-        loop {
-            let mut late = 0;
-            let shown = self.client.receive(PATIENCE, &mut |message| match number(message) {
-                HELLO => late += 1,
-                _ => see(message),
-            })?;
-            if shown == 0 {
+    /// Waits for an answer that is not a late hello.
+    fn answers(&mut self) -> io::Result<()> {
+        let before = self.heard.borrow().answers;
+        while self.heard.borrow().answers == before {
+            if self.client.receive(PATIENCE)? == 0 {
                 return Err(silent());
             }
-            if shown > late {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     fn exchange(&mut self, message: &mut [u8], n: u64) -> io::Result<()> {
         stamp(message, n);
         self.client.send(message)?;
         self.client.flush()?;
-        let mut whole = false;
-        self.answers(&mut |answer| whole = is_whole(answer, n))?;
-        if whole { Ok(()) } else { Err(io::Error::other(format!("not {n} came back"))) }
+        self.answers()?;
+        let heard = self.heard.borrow();
+        if heard.whole && heard.number == n {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("not {n} came back, whole")))
+        }
     }
 
     fn round_trips(&mut self) -> io::Result<Outcome> {
-        let mut message = vec![0x5a; self.bytes];
+        let mut message = vec![0x5a; self.ask.bytes];
         let (mut n, warm) = (0, Instant::now());
-        while warm.elapsed() < self.window / 8 {
+        while warm.elapsed() < self.ask.window / 8 {
             self.exchange(&mut message, n)?;
             n += 1;
         }
         let most = PATIENCE.as_nanos() as u64;
         let bounds = Histogram::<u64>::new_with_bounds(1, most, 3);
         let mut times = bounds.expect("1 ns to some seconds at three digits are bounds");
-        let (first, before, begun) = (n, self.meter.mark()?, Instant::now());
-        let (mut last, end) = (begun, begun + self.window);
+        let (first, before, begun) = (n, self.ask.meter.mark()?, Instant::now());
+        let (mut last, end) = (begun, begun + self.ask.window);
         while last < end {
             self.exchange(&mut message, n)?;
             n += 1;
@@ -201,7 +254,7 @@ impl Driver<'_> {
             times.saturating_record((now - last).as_nanos() as u64);
             last = now;
         }
-        let after = self.meter.mark()?;
+        let after = self.ask.meter.mark()?;
         self.exchange(&mut message, END)?;
         let microseconds = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
         let (p50, p99) = (microseconds(0.5), microseconds(0.99));
@@ -209,19 +262,17 @@ impl Driver<'_> {
     }
 
     fn stream(&mut self) -> io::Result<Outcome> {
-        let mut message = vec![0x5a; self.bytes];
-        let look = (LOOK_BYTES / self.bytes).max(1) as u64;
-        let ahead = self.credit.map_or(u64::MAX, |credit| (credit / self.bytes as u64).max(1));
-        let (mut n, mut seen) = (0, 0);
-        let (before, begun) = (self.meter.mark()?, Instant::now());
-        while begun.elapsed() < self.window {
+        let mut message = vec![0x5a; self.ask.bytes];
+        let look = (LOOK_BYTES / self.ask.bytes).max(1) as u64;
+        let ahead =
+            self.ask.credit.map_or(u64::MAX, |credit| (credit / self.ask.bytes as u64).max(1));
+        let mut n = 0;
+        let (before, begun) = (self.ask.meter.mark()?, Instant::now());
+        while begun.elapsed() < self.ask.window {
             for _ in 0..look {
-                while n - seen >= ahead {
-                    self.client.flush()?;
-                    self.answers(&mut |answer| seen = seen.max(number(answer)))?;
-                    if seen > n {
-                        return Err(io::Error::other("it counts more than were sent"));
-                    }
+                // At most so many are under way when this one is.
+                if n >= ahead {
+                    self.wait_for_count(n - ahead + 1)?;
                 }
                 stamp(&mut message, n);
                 self.client.send(&message)?;
@@ -231,19 +282,14 @@ impl Driver<'_> {
         stamp(&mut message, END);
         self.client.send(&message)?;
         self.client.flush()?;
-        let mut report = None;
-        while report.is_none() {
-            self.answers(&mut |answer| {
-                if number(answer) == END {
-                    let word = |at: usize| number(answer.get(at..).unwrap_or_default());
-                    report = Some((word(8), word(16)));
-                }
-            })?;
+        while self.heard.borrow().report.is_none() {
+            self.answers()?;
         }
+        let report = self.heard.borrow().report;
         let taken = begun.elapsed();
         match report {
             Some((good, 0)) if good == n => {
-                Ok(outcome(n, taken, &before, &self.meter.mark()?, [0.0; 2]))
+                Ok(outcome(n, taken, &before, &self.ask.meter.mark()?, [0.0; 2]))
             }
             Some((good, _)) => {
                 let came = format!("{n} went, {good} came whole and in order, then others");
@@ -251,6 +297,16 @@ impl Driver<'_> {
             }
             None => Err(silent()),
         }
+    }
+    /// Waits until the far side has counted so many.
+    fn wait_for_count(&mut self, least: u64) -> io::Result<()> {
+        if self.heard.borrow().counted < least {
+            self.client.flush()?;
+        }
+        while self.heard.borrow().counted < least {
+            self.answers()?;
+        }
+        Ok(())
     }
 }
 
@@ -270,29 +326,40 @@ fn outcome(messages: u64, taken: Duration, before: &Mark, after: &Mark, p: [f64;
 pub fn answer(client: &mut dyn Client, kind: Kind, credit: Option<u64>) -> io::Result<()> {
     match kind {
         Kind::RoundTrip => echo(client),
-        Kind::Stream => Sink::default().run(client, credit),
+        Kind::Stream => sink(client, credit),
     }
 }
 
+/// What came in one go.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    over: bool,
+}
+
 fn echo(client: &mut dyn Client) -> io::Result<()> {
-    let (mut copy, mut ends, mut over) = (Vec::new(), Vec::new(), false);
-    while !over {
-        copy.clear();
-        ends.clear();
-        let shown = client.receive(PATIENCE, &mut |message| {
-            copy.extend_from_slice(message);
-            ends.push(copy.len());
-            over |= number(message) == END;
-        })?;
-        if shown == 0 {
+    let batch: Rc<RefCell<Batch>> = Rc::default();
+    let hears = Rc::clone(&batch);
+    client.hear(Box::new(move |message| {
+        let mut batch = hears.borrow_mut();
+        batch.bytes.extend_from_slice(message);
+        let end = batch.bytes.len();
+        batch.ends.push(end);
+        batch.over |= number(message) == END;
+    }));
+    while !batch.borrow().over {
+        if client.receive(PATIENCE)? == 0 {
             return Err(silent());
         }
+        let Batch { bytes, ends, over } = batch.take();
         let mut begin = 0;
         for &end in &ends {
-            client.send(&copy[begin..end])?;
+            client.send(&bytes[begin..end])?;
             begin = end;
         }
         client.flush()?;
+        batch.borrow_mut().over = over;
     }
     Ok(())
 }
@@ -305,6 +372,8 @@ struct Sink {
     wrong: bool,
     hellos: u64,
     over: bool,
+    /// Of the last message.
+    bytes: u64,
     sum: u64,
 }
 
@@ -316,41 +385,43 @@ impl Sink {
             _ => {
                 self.wrong |= !is_whole(message, self.good);
                 self.good += u64::from(!self.wrong);
+                self.bytes = message.len() as u64;
                 let words = message.as_chunks().0.iter();
                 self.sum =
                     words.fold(self.sum, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)));
             }
         }
     }
+}
 
-    fn run(&mut self, client: &mut dyn Client, credit: Option<u64>) -> io::Result<()> {
-        let mut report = vec![0; REPORT_BYTES];
-        let (mut told, mut bytes) = (0, REPORT_BYTES as u64);
-        while !self.over {
-            let shown = client.receive(PATIENCE, &mut |message| {
-                bytes = message.len() as u64;
-                self.see(message);
-            })?;
-            if shown == 0 {
-                return Err(silent());
-            }
-            for _ in 0..std::mem::take(&mut self.hellos) {
-                stamp(&mut report, HELLO);
-                client.send(&report)?;
-                client.flush()?;
-            }
-            // Eight times on the way through the credit.
-            if credit.is_some_and(|credit| (self.good - told) * bytes * 8 >= credit) {
-                told = self.good;
-                stamp(&mut report, told);
-                client.send(&report)?;
-                client.flush()?;
-            }
+fn sink(client: &mut dyn Client, credit: Option<u64>) -> io::Result<()> {
+    let sink: Rc<RefCell<Sink>> = Rc::default();
+    let sees = Rc::clone(&sink);
+    client.hear(Box::new(move |message| sees.borrow_mut().see(message)));
+    let (mut report, mut told) = (vec![0; REPORT_BYTES], 0);
+    while !sink.borrow().over {
+        if client.receive(PATIENCE)? == 0 {
+            return Err(silent());
         }
-        std::hint::black_box(self.sum);
-        let words = [END, self.good, u64::from(self.wrong)];
-        let report: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        client.send(&report)?;
-        client.flush()
+        let hellos = std::mem::take(&mut sink.borrow_mut().hellos);
+        for _ in 0..hellos {
+            stamp(&mut report, HELLO);
+            client.send(&report)?;
+            client.flush()?;
+        }
+        let (good, bytes) = (sink.borrow().good, sink.borrow().bytes);
+        // Eight times on the way through the credit.
+        if good > told && credit.is_some_and(|credit| (good - told) * bytes * 8 >= credit) {
+            told = good;
+            stamp(&mut report, told);
+            client.send(&report)?;
+            client.flush()?;
+        }
     }
+    let sink = sink.borrow();
+    std::hint::black_box(sink.sum);
+    let words = [END, sink.good, u64::from(sink.wrong)];
+    let report: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    client.send(&report)?;
+    client.flush()
 }

@@ -21,6 +21,7 @@ struct End {
     into: Receiver<Vec<u8>>,
     fault: Fault,
     held: Option<Vec<u8>>,
+    see: Option<See>,
 }
 
 impl End {
@@ -56,9 +57,13 @@ impl Client for End {
         Ok(())
     }
 
-    fn receive(&mut self, within: Duration, see: &mut dyn FnMut(&[u8])) -> io::Result<usize> {
+    fn hear(&mut self, see: See) {
+        self.see = Some(see);
+    }
+
+    fn receive(&mut self, within: Duration) -> io::Result<usize> {
         let Ok(message) = self.into.recv_timeout(within) else { return Ok(0) };
-        see(&message);
+        self.see.as_mut().expect("somebody hears")(&message);
         Ok(1)
     }
 }
@@ -66,19 +71,13 @@ impl Client for End {
 fn talk(kind: Kind, credit: Option<u64>, fault: Fault) -> io::Result<Outcome> {
     let (there, here) = sync_channel(64);
     let (back, home) = sync_channel(64);
-    let far = End { out: back, into: here, fault: Fault::Nothing, held: None };
-    let mut near = End { out: there, into: home, fault, held: None };
-    let answering = thread::spawn(move || {
-        let mut far = far;
-        answer(&mut far, kind, credit)
-    });
-    let mut driver = Driver {
-        client: &mut near,
-        bytes: 64,
-        credit,
-        window: Duration::from_millis(20),
-        meter: Meter::default(),
-    };
+    let end = |out, into, fault| End { out, into, fault, held: None, see: None };
+    let answering =
+        thread::spawn(move || answer(&mut end(back, here, Fault::Nothing), kind, credit));
+    let mut near = end(there, home, fault);
+    let window = Duration::from_millis(20);
+    let ask = Ask { bytes: 64, credit, window, meter: Meter::default() };
+    let mut driver = Driver::new(&mut near, ask);
     let outcome = driver.run(kind);
     drop(near);
     let _ended_with_an_error_if_we_did = answering.join().expect("the far side does not panic");
