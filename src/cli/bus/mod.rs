@@ -1,8 +1,12 @@
 //! The verbs of the bus.
 
+mod ask;
 mod check;
 mod explain;
+mod find;
 mod relay;
+mod seen;
+mod status;
 
 use std::process::ExitCode;
 
@@ -17,6 +21,8 @@ pub enum Verb {
     Check(check::Asked),
     /// Carries messages between the processes of this host, and to those of other hosts.
     Relay(relay::Asked),
+    /// Shows what a relay holds: processes, channels, links to other hosts, tables and counters.
+    Status(status::Asked),
     /// Says which way messages between two nodes go, and which line of the config says so.
     Explain(explain::Asked),
 }
@@ -26,6 +32,7 @@ pub fn run(config: &Config, verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Check(asked) => Ok(check::run(&asked)),
         Verb::Relay(asked) => relay::run(config, &asked).map(|()| ExitCode::SUCCESS),
+        Verb::Status(asked) => status::run(&asked).map(|()| ExitCode::SUCCESS),
         Verb::Explain(asked) => explain::run(&asked).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -64,6 +64,9 @@ pub fn run(config: &Config, asked: &Asked) -> anyhow::Result<()> {
     for address in relay.listening() {
         say(&format!("relays {address}"));
     }
+    if let Some(address) = relay.showing() {
+        say(&format!("metrics {address}"));
+    }
     base.dispatch()?;
     let ended = relay.ended();
     if ended.replaced {

@@ -1,0 +1,111 @@
+//! Questions to a relay: a line to its socket, and the line that comes back.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use ringlane::bus::local::{FromRelay, Question, ToRelay, decode, encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::find::Place;
+
+/// A relay that says nothing for so long hangs. It waits for an answer to a probe for 10 s itself.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// An answer of more bytes is none: 65,536 channels are less.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+fn connect(socket: &str) -> io::Result<UnixStream> {
+    match socket.strip_prefix('@') {
+        Some(name) => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?),
+        None => UnixStream::connect(socket),
+    }
+}
+
+/// Whether somebody listens there.
+pub fn knock(socket: &str) -> io::Result<()> {
+    connect(socket).map(drop)
+}
+
+fn no_relay(place: &Place, error: &io::Error) -> anyhow::Error {
+    let socket = place.socket();
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => anyhow!(
+            "no relay listens at {socket}; start one: ringlane relay --config FILE --host {}",
+            place.host.as_deref().unwrap_or("NAME")
+        ),
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("the socket {socket} may not be opened by this user; ask its owner, or root")
+        }
+        _ => anyhow!("the socket {socket}: {error}"),
+    }
+}
+
+/// Asks, and returns what is answered.
+pub fn ask(place: &Place, question: Question) -> Result<String> {
+    match try_ask(place, question)? {
+        Ok(text) => Ok(text),
+        Err(why) => bail!("the relay at {} says: {why}", place.socket()),
+    }
+}
+
+/// Asks, and returns what is answered or why it is not.
+pub fn try_ask(place: &Place, question: Question) -> Result<Result<String, String>> {
+    let mut stream = connect(&place.socket()).map_err(|error| no_relay(place, &error))?;
+    stream.set_read_timeout(Some(PATIENCE)).context("a deadline")?;
+    stream.set_write_timeout(Some(PATIENCE)).context("a deadline")?;
+    let line = heard(&mut stream, &question).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => anyhow!(
+            "the relay at {} says nothing; if it hangs, start one beside it: ringlane relay \
+             --takeover",
+            place.socket()
+        ),
+        _ => anyhow!("the relay at {} has hung up: {error}", place.socket()),
+    })?;
+    match decode(&line) {
+        Ok(FromRelay::Answer { text }) => Ok(Ok(text)),
+        Ok(FromRelay::Refused { why }) => Ok(Err(why)),
+        Ok(other) => bail!("{} answers {other:?}, which is no answer", place.socket()),
+        Err(why) => bail!("what listens at {} is no relay: {why}", place.socket()),
+    }
+}
+
+fn heard(stream: &mut UnixStream, question: &Question) -> io::Result<Vec<u8>> {
+    stream.write_all(&encode(&ToRelay::Ask(question.clone())))?;
+    let mut line = Vec::new();
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_until(b'\n', &mut line)?;
+    match line.is_empty() {
+        true => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no answer")),
+        false => Ok(line),
+    }
+}
+
+/// Asks for an answer in JSON.
+pub fn ask_json<T: DeserializeOwned>(place: &Place, question: Question) -> Result<T> {
+    let text = ask(place, question)?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("the relay at {} is of another version", place.socket()))
+}
+
+/// The host of a node, if that relay knows it and tells.
+pub fn host_of(place: &Place, node: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        config: Config,
+    }
+    #[derive(Deserialize)]
+    struct Config {
+        src: Node,
+    }
+    #[derive(Deserialize)]
+    struct Node {
+        host: String,
+    }
+    let question = Question::Explain { src: node.into(), dst: node.into(), chan: 0 };
+    let text = try_ask(place, question).ok()?.ok()?;
+    let answer: Answer = serde_json::from_str(&text).ok()?;
+    Some(answer.config.src.host)
+}
