@@ -1,12 +1,15 @@
 //! Questions to a relay: a line to its socket, and the line that comes back.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use ringlane::bus::local::{FromRelay, Question, ToRelay, decode, encode};
+use ringlane::{BevEvent, Bufferevent, Eol, EventBase, READ};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -48,7 +51,7 @@ fn no_relay(place: &Place, error: &io::Error) -> anyhow::Error {
 pub fn ask(place: &Place, question: Question) -> Result<String> {
     match try_ask(place, question)? {
         Ok(text) => Ok(text),
-        Err(why) => bail!("the relay at {} says: {why}", place.socket()),
+        Err(why) => bail!("{why}"),
     }
 }
 
@@ -58,14 +61,21 @@ pub fn try_ask(place: &Place, question: Question) -> Result<Result<String, Strin
     stream.set_read_timeout(Some(PATIENCE)).context("a deadline")?;
     stream.set_write_timeout(Some(PATIENCE)).context("a deadline")?;
     let line = heard(&mut stream, &question).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => anyhow!(
-            "the relay at {} says nothing; if it hangs, start one beside it: ringlane relay \
-             --takeover",
-            place.socket()
-        ),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => hangs(place),
         _ => anyhow!("the relay at {} has hung up: {error}", place.socket()),
     })?;
-    match decode(&line) {
+    read(place, &line)
+}
+
+fn hangs(place: &Place) -> anyhow::Error {
+    anyhow!(
+        "the relay at {} says nothing; if it hangs, start one beside it: ringlane relay --takeover",
+        place.socket()
+    )
+}
+
+fn read(place: &Place, line: &[u8]) -> Result<Result<String, String>> {
+    match decode(line) {
         Ok(FromRelay::Answer { text }) => Ok(Ok(text)),
         Ok(FromRelay::Refused { why }) => Ok(Err(why)),
         Ok(other) => bail!("{} answers {other:?}, which is no answer", place.socket()),
@@ -108,4 +118,53 @@ pub fn host_of(place: &Place, node: &str) -> Option<String> {
     let text = try_ask(place, question).ok()?.ok()?;
     let answer: Answer = serde_json::from_str(&text).ok()?;
     Some(answer.config.src.host)
+}
+
+/// What comes of a question.
+type Callback = Box<dyn FnOnce(Result<Result<String, String>>)>;
+
+/// Asks on a loop; `callback` gets what is answered, or why it is not, once.
+pub fn later(
+    base: &EventBase,
+    place: &Place,
+    question: Question,
+    callback: impl FnOnce(Result<Result<String, String>>) + 'static,
+) {
+    let bev = match base.connect(format!("unix://{}", place.socket())) {
+        Ok(bev) => bev,
+        Err(error) => return callback(Err(no_way(place, &error))),
+    };
+    let callback: Rc<Cell<Option<Callback>>> = Rc::new(Cell::new(Some(Box::new(callback))));
+    let told = Rc::clone(&callback);
+    let tell = move |bev: &Bufferevent, what| {
+        bev.free();
+        if let Some(callback) = told.take() {
+            callback(what);
+        }
+    };
+    let (at, done) = (place.clone(), tell.clone());
+    bev.on_read(move |bev| {
+        if let Some(line) = bev.input().readln(Eol::Lf) {
+            done(bev, read(&at, &line));
+        } else if bev.input().len() as u64 > ANSWER_BYTES_MAX {
+            done(bev, Err(anyhow!("the relay at {} answers without end", at.socket())));
+        }
+    });
+    let at = place.clone();
+    bev.on_event(move |bev, event| match event {
+        BevEvent::Connected => {}
+        BevEvent::Error { error, .. } => tell(bev, Err(no_way(&at, error))),
+        BevEvent::Timeout(_) => tell(bev, Err(hangs(&at))),
+        event => tell(bev, Err(anyhow!("the relay at {} has hung up: {event}", at.socket()))),
+    });
+    bev.set_timeouts(Some(PATIENCE), Some(PATIENCE));
+    bev.enable(READ);
+    bev.output().add(&encode(&ToRelay::Ask(question)));
+}
+
+fn no_way(place: &Place, error: &ringlane::Error) -> anyhow::Error {
+    match error.io() {
+        Some(io) => no_relay(place, io),
+        None => anyhow!("{error}"),
+    }
 }

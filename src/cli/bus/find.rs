@@ -101,9 +101,8 @@ impl At {
 }
 
 fn list(places: &[Place]) -> String {
-    let one = |place: &Place| {
-        format!("{} ({})", place.host.as_deref().unwrap_or("?"), place.socket())
-    };
+    let one =
+        |place: &Place| format!("{} ({})", place.host.as_deref().unwrap_or("?"), place.socket());
     places.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 

@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod explain;
 mod find;
+mod ping;
 mod relay;
 mod seen;
 mod status;
@@ -23,7 +24,10 @@ pub enum Verb {
     Relay(relay::Asked),
     /// Shows what a relay holds: processes, channels, links to other hosts, tables and counters.
     Status(status::Asked),
-    /// Says which way messages between two nodes go, and which line of the config says so.
+    /// Measures how long it takes to a process and back, hop by hop.
+    Ping(ping::Asked),
+    /// Says which way messages between two nodes go, which line of the config says so, and how
+    /// they go now.
     Explain(explain::Asked),
 }
 
@@ -33,6 +37,7 @@ pub fn run(config: &Config, verb: Verb) -> Result<ExitCode> {
         Verb::Check(asked) => Ok(check::run(&asked)),
         Verb::Relay(asked) => relay::run(config, &asked).map(|()| ExitCode::SUCCESS),
         Verb::Status(asked) => status::run(&asked).map(|()| ExitCode::SUCCESS),
+        Verb::Ping(asked) => ping::run(config, &asked),
         Verb::Explain(asked) => explain::run(&asked).map(|()| ExitCode::SUCCESS),
     }
 }

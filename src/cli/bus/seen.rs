@@ -199,7 +199,10 @@ mod tests {
     #[test]
     fn figures_are_short() {
         assert_eq!([bytes(0), bytes(1023), bytes(1024)], ["0 B", "1023 B", "1 KiB"]);
-        assert_eq!([bytes(1536), bytes(300 << 20), bytes(1 << 40)], ["1.5 KiB", "300 MiB", "1 TiB"]);
+        assert_eq!(
+            [bytes(1536), bytes(300 << 20), bytes(1 << 40)],
+            ["1.5 KiB", "300 MiB", "1 TiB"]
+        );
         assert_eq!([span(950), span(12_345), span(5_000_000_000)], ["950 ns", "12.3 us", "5 s"]);
         assert_eq!([span_ms(20), span_ms(600_000)], ["20 ms", "10 min"]);
         assert_eq!([grouped(7), grouped(1234), grouped(1_234_567)], ["7", "1,234", "1,234,567"]);

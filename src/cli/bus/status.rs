@@ -152,7 +152,15 @@ fn hosts(seen: &Seen) -> String {
     };
     let rows = seen.routes.iter().map(row).collect();
     let names = [
-        "HOST", "LINK", "ADDRESS", "DIALLED BY", "RTT", "SENDS", "RECEIVES", "UNACKED", "WAITING",
+        "HOST",
+        "LINK",
+        "ADDRESS",
+        "DIALLED BY",
+        "RTT",
+        "SENDS",
+        "RECEIVES",
+        "UNACKED",
+        "WAITING",
         "IDLE",
     ];
     section("other hosts", names, 4, rows)
