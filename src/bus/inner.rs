@@ -331,6 +331,11 @@ impl Reading<'_> {
                 Some(callback) => callback(&Message::new(seen, &bus)),
                 None => inner.inbox.borrow_mut().push_back(OwnedMessage::of(seen)),
             }
+            // One that was set meanwhile gets the next one.
+            let fresh = inner.callbacks.message.borrow_mut().take();
+            if fresh.is_some() {
+                *callback = fresh;
+            }
             let more = if callback.is_some() {
                 inner.accepts()
             } else {

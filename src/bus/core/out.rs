@@ -33,7 +33,7 @@ pub(super) enum Way {
     /// The relay introduces a neighbour, and has said which token once it is there.
     Meeting(Option<Nonce>),
     /// Through the relay.
-    Ring { outlet: Outlet, fd: OwnedFd },
+    Ring { outlet: Box<Outlet>, fd: OwnedFd },
     /// To a neighbour, with the number of messages sent.
     Direct { neighbour: Rc<dyn Neighbour>, sent: u32 },
     /// There is none. Asked again after a while.

@@ -84,6 +84,8 @@ pub struct Near {
     /// When something last got on, and whether the sender knows that nothing does.
     pub moved: Instant,
     pub told_stuck: bool,
+    /// The sender knows that there is no link.
+    pub told_waiting: bool,
     /// Its place in the table of channels.
     pub seat: Option<Id>,
 }
@@ -196,6 +198,7 @@ impl Core {
             keep,
             moved: self.now.instant,
             told_stuck: false,
+            told_waiting: false,
             seat: None,
             channel: channel.clone(),
         };
@@ -235,7 +238,8 @@ impl Core {
             near.stand = Stand::Unrouted;
             near.at = None;
             let (conn, id) = (near.conn, near.id);
-            if let Some(conn) = conn {
+            let told = std::mem::replace(&mut near.told_waiting, true);
+            if let Some(conn) = conn.filter(|_| !told) {
                 let why = format!("no link to the relay of host {host} yet");
                 self.say(conn, FromRelay::Waiting { id, why });
             }
@@ -357,6 +361,7 @@ impl Core {
         near.reader.mark_bound(epoch);
         near.expected = epoch;
         near.stand = Stand::Bound;
+        near.told_waiting = false;
         (near.limit, near.sent_bytes) = (limit, 0);
         (near.sent, near.stored) = (next.wrapping_sub(1), next.wrapping_sub(1));
         near.moved = self.now.instant;
@@ -413,6 +418,8 @@ impl Core {
     pub(super) fn ready(&mut self, key: Key) {
         let Some(near) = self.nears.get_mut(key) else { return };
         if near.stand == Stand::Unrouted && near.has_more() {
+            // Seen, so that it is no news again while there is no link.
+            let _ = near.reader.written();
             return self.route(key);
         }
         let Some((link, _)) = near.at else { return };
