@@ -33,6 +33,11 @@ pub fn knock(socket: &str) -> io::Result<()> {
     connect(socket).map(drop)
 }
 
+/// The same, with what is to be done if nobody does.
+pub fn look(place: &Place) -> Result<()> {
+    knock(&place.socket()).map_err(|error| no_relay(place, &error))
+}
+
 fn no_relay(place: &Place, error: &io::Error) -> anyhow::Error {
     let socket = place.socket();
     match error.kind() {

@@ -60,7 +60,7 @@ pub fn run(config: &Config, verb: Verb) -> Result<ExitCode> {
         Verb::Check(asked) => Ok(check::run(&asked)),
         Verb::Relay(asked) => done(relay::run(config, &asked)),
         Verb::Send(asked) => done(send::run(config, &asked)),
-        Verb::Recv(asked) => done(recv::run(config, &asked)),
+        Verb::Recv(asked) => done(recv::run(config, asked)),
         Verb::Call(asked) => done(call::run(config, &asked)),
         Verb::Status(asked) => done(status::run(&asked)),
         Verb::Ping(asked) => ping::run(config, &asked),
