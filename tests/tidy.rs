@@ -57,6 +57,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("api/", &["bytes", "log"]),
     ("benches/", &["*", "ringlane"]),
+    ("fuzz/", &["*", "ringlane"]),
     ("rdma-stub/", &["log", "ringlane-api", "ringlane-shm", "ringlane-tcp", "ringlane-uds"]),
     ("reactor/", &["io-uring", "libc", "log", "nix", "ringlane-api", "signal-hook", "socket2"]),
     ("shm/", &["libc", "log", "loom", "memmap2", "ringlane-api", "ringlane-uds"]),

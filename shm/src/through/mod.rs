@@ -40,9 +40,18 @@
 
 mod inlet;
 mod layout;
+#[cfg(all(loom, test))]
+mod model;
+#[cfg(feature = "mutants")]
+pub mod mutant;
+#[cfg(not(feature = "mutants"))]
+#[path = "no_mutant.rs"]
+pub(crate) mod mutant;
 mod outlet;
 mod reader;
 mod run;
+#[cfg(all(test, not(loom)))]
+mod wrap;
 mod writer;
 
 use std::fmt;
@@ -60,6 +69,9 @@ pub use writer::InletWriter;
 
 /// The kind of a record that stands for a range of numbers whose messages will not come.
 pub const SKIP: u16 = 4;
+
+/// Bytes of a whole record of that kind, which count as any other record's where room was promised.
+pub const SKIP_BYTES: u32 = 16;
 
 /// Whether a kind means something to rings themselves.
 fn is_reserved(kind: u16) -> bool {
