@@ -106,8 +106,10 @@ pub use ringlane_shm::map;
 /// ```
 #[cfg(feature = "shm")]
 pub mod shm {
+    #[doc(hidden)]
     pub use ringlane_shm::map;
-    pub use ringlane_shm::port::{Port, Slot};
+    pub use ringlane_shm::map::{Fork, Map};
+    pub use ringlane_shm::port::{Attached, Port, Slot};
     pub use ringlane_shm::record::{Borrowed, MORE, RecordHeader, Refused, RingSlice};
     pub use ringlane_shm::ring::Scribbled;
     pub use ringlane_shm::through;

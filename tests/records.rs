@@ -2,6 +2,9 @@
 //! What is asked of rings and records themselves stands in `shm/tests/ring.rs`.
 #![allow(clippy::unwrap_used)]
 
+#[path = "records/attached.rs"]
+mod attached;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -183,6 +183,7 @@ impl Shm {
         link.bits &= !(bit::TELL | bit::MUST_RING);
         // Not while a record is being written there: a user who frees a link amid that.
         let Ok(mut tx) = open.rings.tx.try_borrow_mut() else { return };
+        let rings = Rc::clone(&open.rings);
         let mut bytes = tx.publish();
         if link.bits & (bit::FINISH | bit::WRITE_OVER) == bit::FINISH {
             link.bits |= bit::WRITE_OVER;
@@ -190,6 +191,10 @@ impl Shm {
             bytes = true;
         }
         drop(tx);
+        bytes |= rings.any_attached(|rings| rings.publish());
+        let room = room | rings.any_attached(|rings| rings.gave());
+        let Some(link) = self.get(id) else { return };
+        let Some(open) = &link.open else { return };
         if link.bits & bit::GONE != 0 {
             return;
         }
@@ -309,12 +314,14 @@ impl Shm {
         let (over, gone) = (rx.state() == ring::State::Fin, link.bits & bit::GONE != 0);
         let there = rx.available(1)? > 0;
         drop(rx);
-        if there {
+        let news = open.rings.any_attached(|rings| rings.news());
+        if there || news {
             cx.emit(id, LinkEvent::Readable);
-        } else if over || gone {
+        }
+        if !there && (over || gone) {
             self.tell_end(cx, id, over);
         }
-        Ok(there || over || gone)
+        Ok(there || news || over || gone)
     }
 
     fn find_room(&mut self, cx: &mut Cx<'_>, id: LinkId) -> Result<bool, ring::Scribbled> {
@@ -332,7 +339,8 @@ impl Shm {
     fn rest(&mut self, cx: &mut Cx<'_>, id: LinkId) -> bool {
         let Some(link) = self.get(id) else { return false };
         let Some(open) = &link.open else { return false };
-        let value = open.mine.announce(link.bits & WAITS_FOR_ROOM != 0);
+        let wants_room = open.rings.any_attached(|rings| rings.wants_room());
+        let value = open.mine.announce(wants_room || link.bits & WAITS_FOR_ROOM != 0);
         match has_work(link) {
             Ok(false) => {}
             Ok(true) => {
@@ -372,5 +380,6 @@ pub(crate) fn has_work(link: &mut Link) -> Result<bool, ring::Scribbled> {
     }
     let Some(open) = &link.open else { return Ok(false) };
     let mut rx = open.rings.rx.borrow_mut();
-    Ok(reads && (gone || rx.state() == ring::State::Fin || rx.available(1)? > 0))
+    let there = gone || rx.state() == ring::State::Fin || rx.available(1)? > 0;
+    Ok(reads && (there || open.rings.any_attached(|rings| rings.news())))
 }

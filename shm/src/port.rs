@@ -12,6 +12,9 @@
 //! rings the peer and tells ends, as for a stream of bytes; a loop that would rather poll than
 //! sleep calls [`Port::publish`] and [`Port::drain`] without turning its base, and turns it now and
 //! then to hear of the link's end.
+//!
+//! **Attached rings.** A pair that shares more memory than the link's own needs no bells beside
+//! those of the link: see [`Attached`].
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
@@ -23,6 +26,30 @@ use crate::bell::{Bell, News};
 use crate::budget::Share;
 use crate::record::{Borrowed, RecordHeader, Records, Refused, Reservation};
 use crate::ring::{Consumer, Producer, Scribbled};
+
+/// Rings beside those of a link whose peer is the same, so that the link's bells serve them, too:
+/// [`Port::attach`] makes them part of the link. They are treated as its own: what was written is
+/// published and the peer rung once per turn, at its end; before the loop sleeps, and after it has
+/// announced that, it looks whether they have something to do; when they have, `on_read` comes.
+///
+/// The methods are called amid the transport's work. They may look at rings and call
+/// [`Port::touch`], and call nothing else of a port or a base.
+pub trait Attached {
+    /// The turn ends: publishes what was written. Whether there was anything, so that the peer must
+    /// be rung if it sleeps.
+    fn publish(&self) -> bool;
+
+    /// Whether room was given back since it was asked last, or anything else that is news only to
+    /// a peer that [waits for it](Attached::wants_room).
+    fn gave(&self) -> bool;
+
+    /// Whether there is something to do: what the peer has published, room that was waited for.
+    /// `on_read` comes in each turn in which it is so, and the loop does not sleep.
+    fn news(&self) -> bool;
+
+    /// Whether room would be news to this side.
+    fn wants_room(&self) -> bool;
+}
 
 /// Links whose ports were used since the transport looked last.
 pub(crate) type Used = Rc<RefCell<Vec<LinkId>>>;
@@ -48,6 +75,7 @@ pub(crate) struct Rings {
     /// The peer has scribbled.
     distrusted: Cell<bool>,
     over: Cell<bool>,
+    attached: RefCell<Vec<Rc<dyn Attached>>>,
     /// What of the budget they take, for as long as anybody holds them.
     _share: Share,
 }
@@ -81,6 +109,7 @@ impl Rings {
             must_ring: Cell::new(false),
             distrusted: Cell::new(false),
             over: Cell::new(false),
+            attached: RefCell::new(Vec::new()),
             _share: share,
         })
     }
@@ -99,6 +128,18 @@ impl Rings {
     /// The link has ended: a port that is still held writes no more.
     pub fn end(&self) {
         self.over.set(true);
+        self.attached.take();
+    }
+
+    /// Whether one of the rings beside ours says yes. All of them are asked.
+    pub fn any_attached(&self, ask: impl Fn(&dyn Attached) -> bool) -> bool {
+        let (mut at, mut any) = (0, false);
+        loop {
+            // Not held while it is asked: it may be the last holder of anything.
+            let Some(one) = self.attached.borrow().get(at).cloned() else { return any };
+            any |= ask(&*one);
+            at += 1;
+        }
     }
 
     #[inline]
@@ -190,8 +231,34 @@ impl Port {
     /// the turn, so turn the base.
     #[inline]
     pub fn publish(&self) {
-        if !self.0.over.get() && self.0.tx.borrow_mut().publish() {
+        if self.0.over.get() {
+            return;
+        }
+        let published = self.0.tx.borrow_mut().publish();
+        if self.0.any_attached(|rings| rings.publish()) | published {
             self.ring(News::Bytes);
+        }
+    }
+
+    /// Makes rings beside the link's own part of it, until it ends or they are
+    /// [let go](Port::detach). The loop looks at them in this turn.
+    pub fn attach(&self, rings: Rc<dyn Attached>) {
+        if self.is_open() {
+            self.0.attached.borrow_mut().push(rings);
+            self.0.touch();
+        }
+    }
+
+    /// Lets attached rings go.
+    pub fn detach(&self, rings: &Rc<dyn Attached>) {
+        self.0.attached.borrow_mut().retain(|one| !Rc::ptr_eq(one, rings));
+    }
+
+    /// Has the link looked at before the loop sleeps: something was done to attached rings.
+    #[inline]
+    pub fn touch(&self) {
+        if self.is_open() {
+            self.0.touch();
         }
     }
 

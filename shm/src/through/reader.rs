@@ -77,11 +77,18 @@ impl OutletReader {
             return Err(Scribbled);
         }
         let law = Law { skips: false, whole_max: lane.cap / 4 };
-        let ring = Consumer::from(ring, Shared::clone(&control), lane, from);
-        let ends = VecDeque::new();
-        let mut reader = OutletReader { ring, control, law, acked: from, sent: from.seq, ends };
-        reader.written()?;
-        Ok(reader)
+        let consumer = || Consumer::from(Shared::clone(&ring), Shared::clone(&control), lane, from);
+        let reader = |ring| OutletReader {
+            ring,
+            control: Shared::clone(&control),
+            law,
+            acked: from,
+            sent: from.seq,
+            ends: VecDeque::new(),
+        };
+        // One that has looked; to the other one what is there is news.
+        reader(consumer()).written()?;
+        Ok(reader(consumer()))
     }
 
     /// The number of the last record that is published, after a look.

@@ -1,0 +1,542 @@
+//! What the user sends, and what the relay says of it.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use ringlane_api::slab::Key;
+
+use super::out::{Head, Offer, Out, Way};
+use super::{Core, Event, Millis, TOKEN_CHAN, kind};
+use crate::bus::error::BusError;
+use crate::bus::event::{OutStatus, PeerEvent, Undelivered};
+use crate::bus::local::{Place, Said, Terms, ToRelay};
+use crate::bus::memory::Memory;
+use crate::shm::through::{Outlet, Published};
+
+/// A name that has no way is asked for again after so long.
+const NO_PATH: Millis = 1000;
+
+/// Bytes of a name at most.
+const NAME_BYTES_MAX: usize = 128;
+
+/// What a message is sent with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Post<'a> {
+    /// `db`, `db@b` or `@db`.
+    pub to: &'a str,
+    /// The channel.
+    pub chan: u16,
+    /// Chooses the member of a group.
+    pub key: Option<&'a [u8]>,
+    /// Milliseconds after which it is worth nothing, if it has not left.
+    pub ttl: Option<u32>,
+    /// It may go in pieces.
+    pub large: bool,
+}
+
+/// What a message is, beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct What {
+    pub kind: u16,
+    pub number: Option<u64>,
+    pub ttl: Option<u32>,
+    pub large: bool,
+}
+
+impl What {
+    fn of(post: Post<'_>, kind: u16, number: Option<u64>) -> What {
+        What { kind, number, ttl: post.ttl, large: post.large }
+    }
+}
+
+impl Core {
+    /// Sends a message. `Ok` means that it is accepted: it is in the channel's ring, or waits
+    /// beside it.
+    pub fn send(&mut self, post: Post<'_>, body: &[u8]) -> Result<(), BusError> {
+        self.post(post, What::of(post, kind::MESSAGE, None), body)
+    }
+
+    /// Sends a request; returns its number, which its answer or [`Event::CallFailed`] names.
+    pub fn call(&mut self, post: Post<'_>, body: &[u8], within: Millis) -> Result<u64, BusError> {
+        let number = self.calls.next_number();
+        self.post(post, What::of(post, kind::REQUEST, Some(number)), body)?;
+        let to = Rc::from(post.to.split('@').next().unwrap_or_default());
+        self.calls.add(number, self.now + within, to, post.chan);
+        Ok(number)
+    }
+
+    /// Answers a request.
+    pub fn reply(&mut self, post: Post<'_>, number: u64, body: &[u8]) -> Result<(), BusError> {
+        self.post(post, What::of(post, kind::REPLY, Some(number)), body)
+    }
+
+    /// An answer has come. Whether somebody waits for it.
+    pub fn answered(&mut self, number: u64) -> bool {
+        self.calls.answered(number)
+    }
+
+    fn post(&mut self, post: Post<'_>, what: What, body: &[u8]) -> Result<(), BusError> {
+        if self.closed || self.closing.is_some() || self.is_over() {
+            return Err(BusError::Closed);
+        }
+        if post.to.starts_with('@') {
+            return self.post_to_group(post, what, body);
+        }
+        let key = self.out_of(post.to, post.chan)?;
+        self.offer(key, what, body)
+    }
+
+    /// Offers a message to a channel.
+    pub(super) fn offer(&mut self, key: Key, what: What, body: &[u8]) -> Result<(), BusError> {
+        let (now, limits) = (self.now, self.setup.limits);
+        let Some(out) = self.outs.get_mut(key) else { return Err(BusError::Closed) };
+        if let Way::None { why, .. } = &out.way {
+            return Err(BusError::NoPath { to: out.to.clone(), why: why.clone() });
+        }
+        let ttl = what.ttl.or(out.terms.map(|terms| terms.ttl_ms)).filter(|ttl| *ttl > 0);
+        let deadline = ttl.map(|ttl| now + Millis::from(ttl));
+        let flag = if deadline.is_some() { kind::DEADLINE } else { 0 };
+        let head = Head::new(deadline, what.number);
+        let offer = Offer { kind: what.kind | flag, head, body, large: what.large };
+        let taken = out.offer(offer, &limits);
+        if !out.is_queue_empty() || out.wanted.is_some() {
+            self.waiting_room.insert(key);
+            if what.large {
+                self.work_on(key);
+            }
+        }
+        self.mark_dirty(key);
+        taken
+    }
+
+    /// It has records to be published: at the end of the turn, or now if nobody is to be rung then.
+    fn mark_dirty(&mut self, key: Key) {
+        let rung = self.has_bell();
+        let Some(out) = self.outs.get_mut(key) else { return };
+        if !rung {
+            out.publish();
+        } else if !std::mem::replace(&mut out.listed, true) {
+            self.dirty.push(key);
+        }
+    }
+
+    /// Lets the relay see everything that was written. Whether there was anything: then ring it.
+    pub fn publish(&mut self) -> bool {
+        let mut published = false;
+        for key in self.dirty.drain(..) {
+            if let Some(out) = self.outs.get_mut(key) {
+                out.listed = false;
+                published |= out.publish();
+            }
+        }
+        published
+    }
+
+    /// The channel to a node, made if there is none.
+    pub(super) fn out_of(&mut self, to: &str, chan: u16) -> Result<Key, BusError> {
+        let bare = to.split('@').next().unwrap_or_default();
+        let found = self.out_names.get(bare).and_then(|list| list.iter().find(|at| at.0 == chan));
+        if let Some((_, key)) = found {
+            let key = *key;
+            let Some(out) = self.outs.get(key) else { return Err(BusError::Closed) };
+            if !matches!(out.way, Way::None { until, .. } if until <= self.now) {
+                return Ok(key);
+            }
+            self.forget(key);
+        }
+        check_name(to)?;
+        if chan == TOKEN_CHAN {
+            let why = "channel 65535 is the bus's own";
+            return Err(BusError::BadName { name: format!("{to}, channel {chan}"), why });
+        }
+        let most = self.setup.limits.channels;
+        if self.outs.len() >= most {
+            return Err(BusError::TooMany { most });
+        }
+        let (id, node) = (self.next_number(), Rc::from(bare));
+        let key = self.outs.insert(Out::new(id, to, Rc::clone(&node), chan));
+        self.out_ids.insert(id, key);
+        self.out_names.entry(node).or_default().push((chan, key));
+        self.say_line(ToRelay::Open { id, to: to.to_string(), chan });
+        Ok(key)
+    }
+
+    pub(super) fn next_number(&mut self) -> u32 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// A channel number is over.
+    fn forget(&mut self, key: Key) -> Option<Out> {
+        let out = self.outs.remove(key)?;
+        self.out_ids.remove(&out.id);
+        self.waiting_room.remove(&key);
+        if let Some(list) = self.out_names.get_mut(&out.node) {
+            list.retain(|(_, of)| *of != key);
+            if list.is_empty() {
+                self.out_names.remove(&out.node);
+            }
+        }
+        Some(out)
+    }
+
+    fn out_by_id(&mut self, id: u32) -> Option<(Key, &mut Out)> {
+        let key = *self.out_ids.get(&id)?;
+        Some((key, self.outs.get_mut(key)?))
+    }
+
+    pub(super) fn path(&mut self, id: u32, node: &str, terms: Terms, direct: bool) {
+        let Some((key, out)) = self.out_by_id(id) else { return };
+        if !matches!(out.way, Way::Asked | Way::Meeting(_)) {
+            return;
+        }
+        if *out.node != *node {
+            log::warn!("bus: the relay calls {} by the name of {node}", out.to);
+        }
+        out.terms = Some(terms);
+        if direct {
+            out.way = Way::Meeting(None);
+            return;
+        }
+        self.make_ring(key);
+    }
+
+    /// A ring to send from through the relay, with what waits for it.
+    fn make_ring(&mut self, key: Key) {
+        let memory = self.setup.memory.clone();
+        let Some(out) = self.outs.get_mut(key) else { return };
+        let Some(terms) = out.terms else { return };
+        match memory.make_outlet(terms.ring) {
+            Ok(made) => {
+                let outlet = Outlet::new(made.map, terms.ring);
+                out.way = Way::Ring { outlet, fd: made.fd };
+                self.attach(key);
+                self.work_on(key);
+            }
+            Err(error) => {
+                log::error!("bus: no ring to send to {}: {error}", out.to);
+                self.retry_soon();
+            }
+        }
+    }
+
+    /// Hands a ring to the relay that is here, with a fresh control page.
+    fn attach(&mut self, key: Key) {
+        if !self.is_here() {
+            return;
+        }
+        let (memory, epoch) = (self.setup.memory.clone(), self.setup.epoch);
+        let att = self.handed.0 + 1;
+        let Some(out) = self.outs.get_mut(key) else { return };
+        match attached(out, &memory, (epoch, att)) {
+            Ok(Some(said)) => {
+                self.handed.0 = att;
+                self.say(said);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                log::error!("bus: no control page for the ring to {}: {error}", out.to);
+                // Everything once more, with a relay that knows nothing.
+                self.retry_soon();
+            }
+        }
+    }
+
+    /// The relay is here, perhaps a new one: it is told all.
+    pub(super) fn hand_everything_over(&mut self) {
+        let keys: Vec<Key> = self.outs.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(out) = self.outs.get_mut(key) else { continue };
+            out.close_said = false;
+            let (id, to, chan) = (out.id, out.to.clone(), out.chan);
+            match &out.way {
+                Way::Ring { .. } => self.attach(key),
+                Way::Asked | Way::Meeting(_) => {
+                    out.way = Way::Asked;
+                    self.say_line(ToRelay::Open { id, to, chan });
+                }
+                Way::Direct { .. } | Way::None { .. } => {}
+            }
+            self.work_on(key);
+        }
+        self.ask_for_members();
+        self.hand_inlets_over();
+    }
+
+    /// What failed is tried again.
+    pub(super) fn retry(&mut self) {
+        let keys: Vec<Key> = self.outs.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(out) = self.outs.get(key) else { continue };
+            match (&out.way, out.terms) {
+                (Way::Asked, Some(_)) | (Way::Asked, None) => {
+                    let (id, to, chan) = (out.id, out.to.clone(), out.chan);
+                    self.say_line(ToRelay::Open { id, to, chan });
+                }
+                _ => {}
+            }
+        }
+        self.retry_inlets();
+    }
+
+    /// The epoch changes: what was not acknowledged begins new streams.
+    pub(super) fn begin_streams_anew(&mut self) {
+        let limits = self.setup.limits;
+        for (_, out) in self.outs.iter_mut() {
+            out.begin_anew();
+            debug_assert!(out.has_room(0, &limits) || !out.is_open());
+        }
+    }
+
+    pub(super) fn bound(&mut self, id: u32, epoch: u64) {
+        let Some((_, out)) = self.out_by_id(id) else { return };
+        (out.epoch, out.here, out.why) = (epoch, true, None);
+        let (node, chan) = (Rc::clone(&out.node), out.chan);
+        self.events.push_back(Event::Peer(PeerEvent::Here { node, chan, epoch }));
+    }
+
+    pub(super) fn out_waits(&mut self, id: u32, why: String) {
+        let Some((_, out)) = self.out_by_id(id) else { return };
+        (out.here, out.why) = (false, Some(why.clone()));
+        let (node, chan) = (Rc::clone(&out.node), out.chan);
+        self.events.push_back(Event::Peer(PeerEvent::Waiting { node, chan, why }));
+    }
+
+    pub(super) fn stuck(&mut self, id: u32, for_ms: u64, why: String) {
+        let Some((_, out)) = self.out_by_id(id) else { return };
+        let (node, chan) = (Rc::clone(&out.node), out.chan);
+        self.events.push_back(Event::Peer(PeerEvent::Stuck { node, chan, for_ms, why }));
+    }
+
+    pub(super) fn no_path(&mut self, id: u32, why: String) {
+        if self.group_has_no_path(id, &why) {
+            return;
+        }
+        let until = self.now + NO_PATH;
+        let Some((_, out)) = self.out_by_id(id) else { return };
+        let undelivered = out.undelivered(1);
+        out.way = Way::None { why: why.clone(), until };
+        let wanted = out.wanted.take().is_some();
+        let (node, chan, closing) = (Rc::clone(&out.node), out.chan, out.closing);
+        self.peer_ends(&node, chan, wanted);
+        self.events.push_back(Event::Peer(PeerEvent::NoPath { node, chan, why, undelivered }));
+        if closing && let Some(key) = self.out_ids.get(&id).copied() {
+            self.forget(key);
+            self.closed_if_through();
+        }
+    }
+
+    /// Calls to a peer that is gone end, and who waits for room may try again.
+    fn peer_ends(&mut self, node: &Rc<str>, chan: u16, wanted: bool) {
+        for call in self.calls.of(node, chan) {
+            self.events.push_back(Event::CallFailed { call, why: BusError::PeerGone });
+        }
+        if wanted {
+            self.events.push_back(Event::Writable { to: Rc::clone(node), chan });
+        }
+    }
+
+    /// The receiver has died.
+    pub(super) fn gone(&mut self, id: u32, epoch: u64, first: u32, exact: bool) {
+        let relayed = self.out_by_id(id).is_none_or(|(_, out)| !out.is_direct());
+        if relayed {
+            self.say_line(ToRelay::GoneSeen { id });
+        }
+        let Some((key, out)) = self.out_by_id(id) else { return };
+        let sent = match &mut out.way {
+            Way::Ring { outlet, .. } => outlet.sent().unwrap_or_else(|_| outlet.written()),
+            _ => out.written(),
+        };
+        let mut undelivered = out.undelivered(first);
+        let Some(out) = self.forget(key) else { return };
+        let (node, chan) = (Rc::clone(&out.node), out.chan);
+        self.peer_ends(&node, chan, out.wanted.is_some());
+        let again = take_posted(&out, &mut undelivered);
+        let gone = PeerEvent::Gone { node, chan, epoch, first, exact, sent, undelivered };
+        self.events.push_back(Event::Peer(gone));
+        self.post_again(again);
+        self.closed_if_through();
+    }
+
+    pub(super) fn out_closed(&mut self, id: u32) {
+        if let Some(key) = self.out_ids.get(&id).copied() {
+            self.forget(key);
+            self.closed_if_through();
+        }
+    }
+
+    pub(super) fn close_out(&mut self, key: Key) {
+        if let Some(out) = self.outs.get_mut(key) {
+            out.closing = true;
+            self.work_on(key);
+        }
+    }
+
+    /// Closes one channel, when all that was accepted for it is acknowledged.
+    pub fn close_channel(&mut self, to: &str, chan: u16) {
+        let bare = to.split('@').next().unwrap_or_default();
+        let found = self.out_names.get(bare).and_then(|list| list.iter().find(|at| at.0 == chan));
+        if let Some((_, key)) = found.copied() {
+            self.close_out(key);
+        }
+    }
+
+    /// Breaks off a message in pieces that has not left whole. Whether there was one.
+    pub fn abort_large(&mut self, to: &str, chan: u16) -> Result<bool, BusError> {
+        let key = self.out_of(to, chan)?;
+        let aborted = self.outs.get_mut(key).is_some_and(Out::abort_large);
+        self.work_on(key);
+        Ok(aborted)
+    }
+
+    /// The relay has rung: acknowledgements may have come, and with them room. (What came to be
+    /// read is asked for by [`Core::take`].)
+    pub fn rang(&mut self) {
+        let busy: Vec<Key> = self.waiting_room.iter().copied().collect();
+        busy.into_iter().for_each(|key| self.work_on(key));
+    }
+
+    /// Whether somebody waits for acknowledgements.
+    pub fn wants_room(&self) -> bool {
+        !self.waiting_room.is_empty()
+    }
+
+    /// Whether something was acknowledged on a channel that waits for that.
+    pub fn has_room_news(&mut self) -> bool {
+        let outs = &mut self.outs;
+        self.waiting_room.iter().any(|key| {
+            outs.get_mut(*key).is_some_and(|out| {
+                let seen = out.seen_acked;
+                out.acked().is_ok_and(|acked| acked != seen)
+            })
+        })
+    }
+
+    /// Looks at a channel: moves what waits, tells who waits for room, goes on closing.
+    pub(super) fn work_on(&mut self, key: Key) {
+        let limits = self.setup.limits;
+        let Some(out) = self.outs.get_mut(key) else { return };
+        match out.acked() {
+            Ok(acked) => {
+                out.seen_acked = acked;
+                while out.posted.front().is_some_and(|at| acked.wrapping_sub(at.0) < 1 << 31) {
+                    out.posted.pop_front();
+                }
+            }
+            Err(_) => {
+                log::error!("bus: the relay wrote nonsense of the ring to {}", out.to);
+                return self.distrust();
+            }
+        }
+        let moved = out.flush();
+        let told = out.wanted.filter(|wanted| out.has_room(*wanted, &limits)).is_some();
+        if told {
+            out.wanted = None;
+            let (to, chan) = (Rc::clone(&out.node), out.chan);
+            self.events.push_back(Event::Writable { to, chan });
+            self.groups_have_room(key);
+        }
+        if moved {
+            self.mark_dirty(key);
+        }
+        self.go_on_closing(key);
+        match self.outs.get(key) {
+            Some(out) if out.is_busy() => drop(self.waiting_room.insert(key)),
+            _ => drop(self.waiting_room.remove(&key)),
+        }
+    }
+
+    fn go_on_closing(&mut self, key: Key) {
+        let here = self.is_here();
+        let Some(out) = self.outs.get_mut(key) else { return };
+        if !out.closing || !out.is_queue_empty() {
+            return;
+        }
+        let id = out.id;
+        match &out.way {
+            Way::Ring { .. } if out.close_said || !here => {}
+            Way::Ring { .. } => {
+                out.publish();
+                out.close_said = true;
+                self.say_line(ToRelay::Close { id });
+            }
+            Way::Direct { .. } if out.unacknowledged() > 0 => {}
+            Way::Direct { .. } => {
+                self.todo.push_back(super::Do::Part { id });
+                self.forget(key);
+                self.closed_if_through();
+            }
+            // Nothing was ever sent.
+            Way::Asked | Way::Meeting(_) | Way::None { .. } => {
+                self.say_line(ToRelay::Close { id });
+                self.forget(key);
+                self.closed_if_through();
+            }
+        }
+    }
+
+    /// Records and waiting messages that are not acknowledged, on all channels.
+    pub fn unacknowledged(&mut self) -> u64 {
+        let looked = self.outs.iter_mut().map(|(_, out)| {
+            let _ = out.acked();
+            u64::from(out.unacknowledged())
+        });
+        looked.sum()
+    }
+
+    /// The channels that are sent on.
+    pub fn out_status(&self) -> Vec<OutStatus> {
+        self.outs.iter().map(|(_, out)| out.status()).collect()
+    }
+}
+
+/// What is said to a relay that gets a ring, if the channel has one.
+fn attached(
+    out: &mut Out,
+    memory: &Memory,
+    (epoch, att): (u64, u32),
+) -> std::io::Result<Option<Said<ToRelay>>> {
+    let Way::Ring { outlet, fd } = &mut out.way else { return Ok(None) };
+    let (data, control): (OwnedFd, _) = (fd.try_clone()?, memory.make_control()?);
+    let Published { seq, pos, .. } = outlet.attach(control.map);
+    let line = ToRelay::Attach {
+        id: out.id,
+        to: out.to.clone(),
+        chan: out.chan,
+        epoch,
+        att,
+        from: Place { seq, pos },
+        expected: out.epoch,
+        ring: outlet.capacity(),
+    };
+    Ok(Some(Said { line, fds: vec![data, control.fd] }))
+}
+
+/// Takes out of what was not delivered what another member of a group may have.
+fn take_posted(out: &Out, undelivered: &mut Vec<Undelivered>) -> Vec<(usize, u16, Undelivered)> {
+    let mut again = Vec::new();
+    undelivered.retain(|message| {
+        let group = out.posted.iter().find(|(seq, _)| *seq == message.seq && message.seq != 0);
+        let Some((_, group)) = group else { return true };
+        again.push((*group, out.chan, message.clone()));
+        message.is_request
+    });
+    again.retain(|(_, _, message)| !message.is_request);
+    again
+}
+
+fn check_name(to: &str) -> Result<(), BusError> {
+    let why = if to.is_empty() || to.starts_with('@') {
+        "a node is db or db@host"
+    } else if to.len() > NAME_BYTES_MAX {
+        "a name has at most 128 bytes"
+    } else if to.bytes().any(|byte| byte.is_ascii_control() || byte == b' ' || byte == b'"') {
+        "names have no spaces and no quotes"
+    } else if to.matches('@').count() > 1 {
+        "a node is db or db@host, with one @"
+    } else {
+        return Ok(());
+    };
+    Err(BusError::BadName { name: to.to_string(), why })
+}
