@@ -80,8 +80,10 @@ pub enum Out {
     Say(ConnId, FromRelay),
     /// Close a local connection, when what was said is out.
     Drop(ConnId),
-    /// Something was stored for the process, or read from it: ring its bell.
-    Ring(ConnId),
+    /// Something was stored for the process, or only room made in its rings: ring its bell.
+    Ring(ConnId, Bell),
+    /// A ping of the driver's was answered.
+    Pong(LinkId, u64),
     /// There is something for the host, and no link: dial.
     Want(Rc<str>),
     /// The link has output: [`Core::take_output`].
@@ -90,6 +92,15 @@ pub enum Out {
     Hangup(LinkId, Leave),
     /// For the log: what an operator should know.
     Note(Note),
+}
+
+/// What a process is rung for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Bell {
+    /// Room to send, which is news to those who wait for it.
+    Room,
+    /// Messages.
+    Messages,
 }
 
 /// What an operator should know.
@@ -291,11 +302,11 @@ impl Core {
     }
 
     /// Rings a process at the end of the turn.
-    fn ring(&mut self, conn: Key) {
-        if let Some(local) = self.locals.get_mut(conn)
-            && !std::mem::replace(&mut local.to_ring, true)
-        {
+    fn ring(&mut self, conn: Key, bell: Bell) {
+        let Some(local) = self.locals.get_mut(conn) else { return };
+        if local.to_ring.is_none() {
             self.bells.push(conn);
         }
+        local.to_ring = local.to_ring.max(Some(bell));
     }
 }

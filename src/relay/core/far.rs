@@ -23,7 +23,7 @@ use crate::frame::{Frame, Open, Unreachable, Waits};
 use crate::shm::map::Map;
 use crate::shm::through::{Ended, InletWriter};
 
-use super::{Channel, Core};
+use super::{Channel, Core, Out};
 
 /// What a record that stands for skipped numbers takes of a sender's credit.
 pub const SKIP_BYTES: u32 = 16;
@@ -71,6 +71,8 @@ pub struct Ring {
     pub map: Rc<Map>,
     pub charged: (u32, u64),
     pub cap: u32,
+    /// What it had consumed when that was asked last.
+    pub seen: u32,
 }
 
 /// What comes with [`Segment`](crate::bus::local::ToRelay::Segment).
@@ -286,8 +288,15 @@ impl Core {
                 return Err(why);
             }
         };
-        let ring = Ring { conn, epoch: epoch_d, att, writer, map, charged, cap };
+        let ring = Ring { conn, epoch: epoch_d, att, writer, map, charged, cap, seen: 0 };
         self.take_ring(key, ring, epoch, nonce);
+        // Whoever sent before us has to find us.
+        if let Some(host) =
+            self.cluster.node(&from).map(|node| Rc::<str>::from(node.host.name.as_str()))
+            && self.link_of(&host).is_none()
+        {
+            self.out.push_back(Out::Want(host));
+        }
         Ok(())
     }
 

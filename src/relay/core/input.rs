@@ -5,7 +5,7 @@ use ringlane_api::slab::Key;
 
 use crate::frame::{Frame, Malformed};
 
-use super::{Core, LinkId, Now};
+use super::{Core, LinkId, Now, Out};
 
 impl Core {
     /// Takes the frames off the front of a link's input. After an error the link is to be closed;
@@ -48,7 +48,8 @@ impl Core {
             Frame::Abort { bind } => self.fin(link, bind, None),
             Frame::GoneOk { bind } => self.gone_heard(link, bind),
             Frame::Ping { id } => self.frame(link, &Frame::Pong { id }),
-            Frame::Pong { .. } | Frame::Bye { .. } | Frame::Stuck { .. } => {}
+            Frame::Pong { id } => self.out.push_back(Out::Pong(LinkId(link), id)),
+            Frame::Bye { .. } | Frame::Stuck { .. } => {}
             Frame::Probe { id, src, dst, stamps } => self.probed_here(link, id, src, dst, stamps),
             Frame::Probed { id, stamps, .. } => self.probe_came_back(link, id, stamps),
             _ => self.heard_back(link, frame),

@@ -12,7 +12,7 @@ use crate::cluster::{self, Path};
 
 use super::far::Given;
 use super::near::Attached;
-use super::{Channel, ConnId, Core, Note, Out};
+use super::{Bell, Channel, ConnId, Core, Note, Out};
 
 /// A local connection.
 pub struct Local {
@@ -28,7 +28,7 @@ pub struct Local {
     pub token: Nonce,
     pub nears: Vec<Key>,
     pub fars: Vec<Key>,
-    pub to_ring: bool,
+    pub to_ring: Option<Bell>,
     /// It has said that it goes.
     pub leaving: bool,
     /// It was refused; its connection is being closed.
@@ -90,7 +90,7 @@ impl Core {
             token: Nonce::default(),
             nears: Vec::new(),
             fars: Vec::new(),
-            to_ring: false,
+            to_ring: None,
             leaving: false,
             over: false,
         }))
@@ -274,9 +274,15 @@ impl Core {
     }
 
     /// Whether a look at the rings of a process would find something.
-    pub fn has_news(&self, conn: ConnId) -> bool {
+    pub fn has_news(&mut self, conn: ConnId) -> bool {
         let Some(local) = self.locals.get(conn.0) else { return false };
-        local.nears.iter().any(|key| self.nears.get(*key).is_some_and(|near| near.is_news()))
+        if local.nears.iter().any(|key| self.nears.get(*key).is_some_and(|near| near.is_news())) {
+            return true;
+        }
+        (0..local.fars.len()).any(|at| {
+            let far = self.locals.get(conn.0).and_then(|local| local.fars.get(at).copied());
+            far.is_some_and(|far| self.has_consumed(far))
+        })
     }
 
     /// Whether a process is to ring when it has consumed something.

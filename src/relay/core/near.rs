@@ -18,7 +18,7 @@ use crate::frame::{self, Frame, Open, Unreachable};
 use crate::shm::through::{OutletReader, Published};
 
 use super::local::Found;
-use super::{Channel, Core, Out};
+use super::{Bell, Channel, Core, Out};
 
 /// After so long an end that was refused for the moment is asked again.
 pub const AGAIN: Duration = Duration::from_millis(500);
@@ -360,7 +360,7 @@ impl Core {
                 near.moved = self.now.instant;
                 near.told_stuck = false;
                 if let Some(conn) = conn {
-                    self.ring(conn);
+                    self.ring(conn, Bell::Room);
                 }
             }
             Ok(false) => {}

@@ -12,7 +12,7 @@ use crate::shm::through::{Batch, Missed};
 use super::far::SKIP_BYTES;
 use super::link::GULP_BYTES;
 use super::near::Stand;
-use super::{ConnId, Core, Now, Out};
+use super::{Bell, ConnId, Core, Now, Out};
 
 /// A record with this in its kind begins with the time after which it is worth nothing.
 pub const DEADLINE: u16 = 0x100;
@@ -44,9 +44,9 @@ impl Core {
         }
         for conn in std::mem::take(&mut self.bells) {
             if let Some(local) = self.locals.get_mut(conn) {
-                local.to_ring = false;
+                let Some(bell) = local.to_ring.take() else { continue };
                 self.counts.rings += 1;
-                self.out.push_back(Out::Ring(ConnId(conn)));
+                self.out.push_back(Out::Ring(ConnId(conn), bell));
             }
         }
         !self.dirty.is_empty() || !self.touched.is_empty()
@@ -137,7 +137,7 @@ impl Core {
         self.counts.conflated += u64::from(over);
         let conn = near.conn;
         if let Some(conn) = conn {
-            self.ring(conn);
+            self.ring(conn, Bell::Room);
         }
         Ok(())
     }

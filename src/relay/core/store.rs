@@ -6,8 +6,8 @@ use crate::bus::local::AckWhen;
 use crate::frame::{Body, Frame};
 use crate::shm::through::Ended;
 
-use super::Core;
 use super::far::SKIP_BYTES;
+use super::{Bell, Core};
 
 impl Core {
     /// Records.
@@ -103,7 +103,7 @@ impl Core {
         let conn = ring.conn;
         match ring.writer.publish() {
             Ok(()) => {
-                self.ring(conn);
+                self.ring(conn, Bell::Messages);
                 self.acknowledge(key);
             }
             Err(Ended::Frozen) => self.lost_ring(key),
@@ -143,6 +143,19 @@ impl Core {
                 self.acknowledge(key);
             }
         }
+    }
+
+    /// Whether a receiver that is waited for has consumed something.
+    pub(super) fn has_consumed(&mut self, key: Key) -> bool {
+        if !self.wants_room(key) {
+            return false;
+        }
+        let Some(far) = self.fars.get_mut(key) else { return false };
+        let told = far.told.2;
+        let Some(ring) = far.ring.as_mut() else { return false };
+        ring.writer.consumed().is_ok_and(|consumed| {
+            consumed != std::mem::replace(&mut ring.seen, consumed) && consumed != told
+        })
     }
 
     /// Whether the receiver at a connection is to ring when it has consumed something.

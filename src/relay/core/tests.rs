@@ -146,7 +146,7 @@ impl Relay {
             moved = true;
             match out {
                 Out::Say(conn, line) => self.said.push_back((conn, line)),
-                Out::Ring(conn) => self.rung.push(conn),
+                Out::Ring(conn, _) => self.rung.push(conn),
                 Out::Flush(link) => {
                     self.core.take_output(link, &mut self.wire);
                     self.core.link_room(link, 0);
