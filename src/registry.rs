@@ -107,7 +107,6 @@ pub use ringlane_shm::map;
 #[cfg(feature = "shm")]
 pub mod shm {
     #[doc(hidden)]
-    #[cfg(feature = "crash-points")]
     pub use ringlane_shm::crash;
     pub use ringlane_shm::map;
     pub use ringlane_shm::map::{Fork, Map};

@@ -11,6 +11,7 @@
 //!   consumer    WordLoaded  Copied  Released      Borrowed
 //!   through     ControlMade  RunTaken  BoundMarked  SentMarked  AckedMarked  RunWritten
 //!               Shown  Frozen  UnreadCopied  HandedOver
+//!   relay       OpenSaid  OpenHeard  StoredLooked  ResumeHeard  Appended  AckSaid  AckHeard
 //!   both        BellTaken  Rung  Announced  Resting  Woken  Blocked  Ending
 //! ```
 
@@ -89,6 +90,20 @@ pub enum Point {
     UnreadCopied,
     /// Its words are stored; no relay has it.
     HandedOver,
+    /// A relay has asked to send on a channel.
+    OpenSaid,
+    /// A channel is bound to the link that it was asked for on; nothing is answered.
+    OpenHeard,
+    /// The publish word was looked at; where to go on is not said.
+    StoredLooked,
+    /// It was heard where to go on; nothing is marked.
+    ResumeHeard,
+    /// A run of records stands in a link's output.
+    Appended,
+    /// An acknowledgement stands in a link's output.
+    AckSaid,
+    /// An acknowledgement was heard; it is not marked.
+    AckHeard,
 }
 
 impl Point {
@@ -134,6 +149,17 @@ impl Point {
         Point::Frozen,
         Point::UnreadCopied,
         Point::HandedOver,
+    ];
+
+    /// Those of a relay's own.
+    pub const RELAY: [Point; 7] = [
+        Point::OpenSaid,
+        Point::OpenHeard,
+        Point::StoredLooked,
+        Point::ResumeHeard,
+        Point::Appended,
+        Point::AckSaid,
+        Point::AckHeard,
     ];
 }
 

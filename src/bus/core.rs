@@ -31,7 +31,7 @@ mod outs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use ringlane_api::slab::{Key, Slab};
@@ -222,7 +222,7 @@ pub struct Core {
     /// Channels with records that are written and perhaps not published.
     dirty: Vec<Key>,
     /// Channels for which acknowledgements are waited for.
-    waiting_room: HashSet<Key>,
+    waiting_room: BTreeSet<Key>,
 }
 
 impl Core {
@@ -251,7 +251,7 @@ impl Core {
             todo: VecDeque::new(),
             events: VecDeque::new(),
             dirty: Vec::new(),
-            waiting_room: HashSet::new(),
+            waiting_room: BTreeSet::new(),
         }
     }
 
@@ -383,6 +383,8 @@ impl Core {
             FromRelay::End { from, chan, epoch, last, clean } => {
                 self.end_of(&from.into(), chan, epoch, (last, clean));
             }
+            FromRelay::Probe { id } => self.say_line(ToRelay::Probed { id }),
+            FromRelay::Idle { .. } => {}
             // Its coming is what counts; the rest is of the link's own.
             FromRelay::Pong { .. }
             | FromRelay::Registered { .. }

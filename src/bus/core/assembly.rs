@@ -38,7 +38,14 @@ pub(super) enum Piece<'a> {
 
 impl Assembly {
     pub fn new(sender: Budget, limits: Limits) -> Assembly {
-        Assembly { kind: None, bytes: Vec::new(), too_large: false, complete: false, sender, limits }
+        Assembly {
+            kind: None,
+            bytes: Vec::new(),
+            too_large: false,
+            complete: false,
+            sender,
+            limits,
+        }
     }
 
     /// Drops what has come.

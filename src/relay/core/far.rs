@@ -20,6 +20,7 @@ use ringlane_api::slab::Key;
 
 use crate::bus::local::{FromRelay, Nonce, Terms};
 use crate::frame::{Frame, Open, Unreachable, Waits};
+use crate::shm::crash::{self, Point};
 use crate::shm::map::Map;
 use crate::shm::through::{Ended, InletWriter};
 
@@ -123,6 +124,7 @@ impl Core {
         if let Some(link) = self.links.get_mut(link) {
             link.fars.insert(bind, key);
         }
+        crash::here(Point::OpenHeard);
         self.bind_far(key);
     }
 
@@ -225,6 +227,7 @@ impl Core {
             Err(Ended::Frozen) => return self.lost_ring(key),
             Err(Ended::Scribbled) => return self.spoiled(key),
         };
+        crash::here(Point::StoredLooked);
         let Ok(room) = ring.writer.room() else { return self.spoiled(key) };
         (far.last, far.received, far.limit) = (stored, 0, u64::from(room));
         far.bound = true;
