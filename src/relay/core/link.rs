@@ -161,7 +161,10 @@ impl Core {
 
     /// Says to the driver which links have output; what goes to ourselves is taken at once.
     pub(super) fn flush_links(&mut self) {
-        while let Some(link) = self.touched.pop() {
+        // What is touched on the way has something to send, and is for the next round.
+        let touched = self.touched.len();
+        for at in 0..touched {
+            let link = self.touched[at];
             let Some(one) = self.links.get_mut(link) else { continue };
             one.touched = false;
             if one.itself {
@@ -170,5 +173,6 @@ impl Core {
                 self.out.push_back(Out::Flush(LinkId(link)));
             }
         }
+        self.touched.drain(..touched);
     }
 }
