@@ -252,7 +252,7 @@ impl Process {
             let post = Post { to: &line.name, chan: line.chan, key: None, ttl, large };
             match self.core.send(post, &letter.write(size)) {
                 Ok(()) => self.lines[at].letters.push(expires),
-                Err(BusError::WouldBlock) => return,
+                Err(BusError::WouldBlock | BusError::Closed) => return,
                 Err(error) => {
                     self.over.get_or_insert_with(|| format!("send fails: {error}"));
                     return;

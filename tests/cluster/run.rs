@@ -53,6 +53,21 @@ fn live(world: &mut World, steps: &mut u64) -> Result<(), String> {
     wait(world, steps, nothing_left)
 }
 
+/// Writes down how everybody stands.
+fn log_relays(world: &mut World) {
+    for relay in 0..world.relays.len() {
+        let (name, stand) = (world.relay_name(relay), world.relays[relay].stand);
+        if stand == Stand::Runs
+            && let Report::Status(status) = world.relays[relay].thread.run(Job::Status)
+        {
+            world.log(|| format!("{name} {:?} {:?}", status.processes, status.links));
+            for channel in status.channels {
+                world.log(|| format!("{name} {channel:?}"));
+            }
+        }
+    }
+}
+
 /// What a relay still has although nobody is there.
 fn nothing_left(world: &mut World) -> Option<String> {
     for relay in 0..world.relays.len() {
@@ -96,6 +111,7 @@ fn wait(
     loop {
         let Some(what) = missing(world) else { return Ok(()) };
         if world.now >= deadline {
+            log_relays(world);
             return Err(format!("after 60 s without trouble: {what}"));
         }
         let until = world.now + 50_000;
