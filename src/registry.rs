@@ -108,8 +108,7 @@ pub use ringlane_shm::map;
 pub mod shm {
     #[doc(hidden)]
     pub use ringlane_shm::crash;
-    pub use ringlane_shm::map;
-    pub use ringlane_shm::map::{Fork, Map};
+    pub use ringlane_shm::map::{self, Fork, Map};
     pub use ringlane_shm::port::{Attached, Port, Slot};
     pub use ringlane_shm::record::{Borrowed, MORE, RecordHeader, Refused, RingSlice};
     pub use ringlane_shm::ring::Scribbled;

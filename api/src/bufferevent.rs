@@ -106,6 +106,11 @@ pub trait Filter {
     fn input(&mut self, from: &mut Evbuffer, to: &mut Evbuffer, end: bool) -> io::Result<()>;
     /// Turns written bytes into what is sent. `end` says that no more will come.
     fn output(&mut self, from: &mut Evbuffer, to: &mut Evbuffer, end: bool) -> io::Result<()>;
+    /// Whether it has something to send although nothing was written, as an answer of a handshake
+    /// is. Asked after [`Filter::input`]; [`Filter::output`] is then called.
+    fn has_output(&self) -> bool {
+        false
+    }
 }
 
 /// See the module text.

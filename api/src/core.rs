@@ -216,7 +216,6 @@ impl Core {
         if bev.has(flag::FREED) && !now {
             return remains;
         }
-        let had_filter_work = bev.has(flag::PENDING_FILTER) || !bev.output.is_empty();
         bev.set(flag::FREED);
         if mutant::on(Mutant::CallbackAfterFree) {
             bev.clear(flag::FREED);
@@ -245,13 +244,13 @@ impl Core {
             }
         }
         match under {
-            Under::Filter { below } if !now && had_filter_work => {
-                // The filter still has to turn what was written; then it lets go of both.
+            Under::Filter { .. } if !now => {
+                // The filter still has to turn what was written, and to hear of the end; then it
+                // lets go of both.
                 let bev = self.router.bevs.get_mut(key).expect("the slot was just here");
                 bev.set(flag::PENDING_FILTER | flag::QUEUED);
                 let priority = bev.priority;
                 self.router.queue(priority, Job::Bev(key));
-                let _ = below;
             }
             Under::Filter { below } => {
                 remains.extend(self.drop_filter(key));

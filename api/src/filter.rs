@@ -76,14 +76,15 @@ impl Inner {
                 top.say(event);
             }
         }
-        self.run_filter_input(below, above);
+        let answers = self.run_filter_input(below, above);
         let mut core = self.core.borrow_mut();
         if let Some(top) = core.router.bevs.get_mut(above) {
             if written && top.wants_written() && top.output.is_empty() {
                 top.set(flag::PENDING_WRITE);
             }
-            // What came may be what the filter has waited for to let these through.
-            if !top.output.is_empty() {
+            // What came may be what the filter has waited for to let these through, or to be
+            // answered by the filter itself.
+            if answers || !top.output.is_empty() {
                 top.set(flag::PENDING_FILTER);
             }
         }
@@ -91,13 +92,14 @@ impl Inner {
         core.router.mark_dirty(above.slot);
     }
 
-    /// Runs `f` on a filter and two buffers, all out of their slots.
+    /// Runs a filter on two buffers, all out of their slots; says what came of it, and whether the
+    /// filter has something to send by itself.
     fn with_filter(
         self: &Rc<Self>,
         above: Key,
         below: Key,
         inward: bool,
-    ) -> Option<std::io::Result<()>> {
+    ) -> Option<(std::io::Result<()>, bool)> {
         let (mut out, end) = {
             let mut core = self.core.borrow_mut();
             let router = &mut core.router;
@@ -116,18 +118,20 @@ impl Inner {
             (Out { inner: self, above, below, inward, filter: Some(filter), high, low }, end)
         };
         let Out { filter: Some(filter), high, low, .. } = &mut out else { return None };
-        Some(match inward {
+        let result = match inward {
             true => filter.input(low, high, end),
             false => filter.output(high, low, end),
-        })
+        };
+        Some((result, filter.has_output()))
     }
 
-    fn run_filter_input(self: &Rc<Self>, below: Key, above: Key) {
+    /// Says whether the filter has something to send by itself.
+    fn run_filter_input(self: &Rc<Self>, below: Key, above: Key) -> bool {
         let before = self.core.borrow().router.bevs.get(above).map_or(0, |bev| bev.input.len());
-        let Some(result) = self.with_filter(above, below, true) else { return };
+        let Some((result, answers)) = self.with_filter(above, below, true) else { return false };
         let mut core = self.core.borrow_mut();
         let now = core.router.now();
-        let Some(top) = core.router.bevs.get_mut(above) else { return };
+        let Some(top) = core.router.bevs.get_mut(above) else { return false };
         if top.input.len() > before {
             top.progress(Side::Read, now);
             if top.input.len() >= top.read_low() {
@@ -138,6 +142,7 @@ impl Inner {
             top.set(flag::READ_OVER);
             top.say(BevEvent::Error { side: Side::Read, error: Error::new("filter", error) });
         }
+        answers
     }
 
     /// What was written above goes through the filter to the one below; a freed filter lets go of
@@ -153,7 +158,7 @@ impl Inner {
         let result = self.with_filter(above, below, false);
         let mut core = self.core.borrow_mut();
         let Some(top) = core.router.bevs.get_mut(above) else { return };
-        if let Some(Err(error)) = result {
+        if let Some((Err(error), _)) = result {
             top.set(flag::WRITE_OVER);
             top.say(BevEvent::Error { side: Side::Write, error: Error::new("filter", error) });
         }

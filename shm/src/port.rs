@@ -318,6 +318,38 @@ impl Port {
         self.0.touch();
     }
 
+    /// Lets the peer see now what was given back, so that what it [sees](Port::consumed) is exact.
+    #[inline]
+    pub fn settle(&self) {
+        if self.0.rx.borrow_mut().settle() {
+            self.gave_back();
+        }
+    }
+
+    /// The number of the last record that the peer has given back, of those that were pushed here,
+    /// counted from 1; exact if it [settles](Port::settle). It can be asked when the link is over.
+    ///
+    /// # Errors
+    /// The peer wrote nonsense.
+    pub fn consumed(&self) -> Result<u32, Scribbled> {
+        let consumed = self.0.tx.borrow().consumed();
+        consumed.map(|at| at.seq).map_err(|Scribbled| self.0.scribbled())
+    }
+
+    /// Records that were pushed and that the peer has not given back, as private copies with their
+    /// numbers, as far as they can be told from what it may have written over them. For when the
+    /// link is over.
+    pub fn unread(&self) -> Vec<(u32, RecordHeader, Vec<u8>)> {
+        let mut tx = self.0.tx.borrow_mut();
+        tx.publish();
+        let Ok(at) = tx.consumed() else { return Vec::new() };
+        let mut records = Records::new(tx.behind(at));
+        let next = || records.borrow().ok().flatten();
+        std::iter::from_fn(next)
+            .map(|record| (record.seq, record.header, record.payload.to_vec()))
+            .collect()
+    }
+
     /// Sequence numbers of the last record that was read, and of the last one that is known to be
     /// there.
     pub fn seqs(&self) -> (u32, u32) {

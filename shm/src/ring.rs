@@ -153,6 +153,24 @@ impl Producer {
         distance(self.head, self.next)
     }
 
+    /// How far the consumer says it is.
+    ///
+    /// # Errors
+    /// It says that it has read what was not published.
+    pub(crate) fn consumed(&self) -> Result<Published, Scribbled> {
+        // SYNC: ring.head. With the store in `Consumer::release`.
+        let head = Published::of(self.map.u64_at(self.lane.head).load(Ordering::Acquire));
+        let (records, bytes) =
+            (self.word.seq.wrapping_sub(head.seq), distance(head.pos, self.next));
+        if records > bytes || bytes > self.lane.cap { Err(Scribbled) } else { Ok(head) }
+    }
+
+    /// A reading end of this side's own, behind a place that the consumer has said: it gives
+    /// nothing back.
+    pub(crate) fn behind(&self, at: Published) -> Consumer {
+        Consumer::from(Shared::clone(&self.map), Shared::clone(&self.map), self.lane, at)
+    }
+
     /// Everything before `head` may be written over. The caller has checked that it was published.
     pub(crate) fn free_to(&mut self, head: u32) {
         debug_assert!(distance(head, self.next) <= distance(self.head, self.next), "onwards only");

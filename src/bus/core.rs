@@ -215,7 +215,10 @@ pub struct Core {
     handed: (u32, u32),
     /// When what failed for want of memory or of a neighbour is tried again.
     retry_at: Option<Millis>,
+    /// When it is looked how far neighbours are.
+    look_at: Option<Millis>,
     closing: Option<Millis>,
+    draining: bool,
     closed: bool,
     todo: VecDeque<Do>,
     events: VecDeque<Event>,
@@ -246,7 +249,9 @@ impl Core {
             expected: HashMap::new(),
             handed: (0, 0),
             retry_at: None,
+            look_at: None,
             closing: None,
+            draining: false,
             closed: false,
             todo: VecDeque::new(),
             events: VecDeque::new(),
@@ -293,11 +298,18 @@ impl Core {
     /// When [`Core::tick`] is to be called at the latest.
     pub fn deadline(&self) -> Option<Millis> {
         let expected = self.expected.values().map(|expected| expected.until).min();
-        [self.link.deadline(), self.calls.deadline(), self.closing, self.retry_at, expected]
-            .into_iter()
-            .flatten()
-            .min()
-            .filter(|_| !self.closed)
+        [
+            self.link.deadline(),
+            self.calls.deadline(),
+            self.closing,
+            self.retry_at,
+            self.look_at,
+            expected,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .filter(|_| !self.closed)
     }
 
     /// Time has passed.
@@ -310,6 +322,10 @@ impl Core {
         if self.retry_at.is_some_and(|at| at <= self.now) {
             self.retry_at = None;
             self.retry();
+        }
+        if self.look_at.is_some_and(|at| at <= self.now) {
+            self.look_at = None;
+            self.rang();
         }
         let now = self.now;
         self.expected.retain(|_, expected| expected.until > now);
@@ -324,6 +340,11 @@ impl Core {
     fn retry_soon(&mut self) {
         let at = self.now + RETRY;
         self.retry_at = Some(self.retry_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// A neighbour's progress is looked at again.
+    fn look_again(&mut self) {
+        self.look_at.get_or_insert(self.now + LOOK);
     }
 
     /// Ends it in peace: everything that was accepted is sent, and [`Event::Closed`] comes when it
@@ -384,7 +405,7 @@ impl Core {
                 self.end_of(&from.into(), chan, epoch, (last, clean));
             }
             FromRelay::Probe { id } => self.say_line(ToRelay::Probed { id }),
-            FromRelay::Idle { .. } => {}
+            FromRelay::Idle { id } => self.out_idle(id),
             // Its coming is what counts; the rest is of the link's own.
             FromRelay::Pong { .. }
             | FromRelay::Registered { .. }
@@ -395,6 +416,16 @@ impl Core {
         }
     }
 }
+
+impl Drop for Core {
+    /// What was accepted is published: the relay drains it when this process has gone.
+    fn drop(&mut self) {
+        self.publish();
+    }
+}
+
+/// How far a neighbour is, where that is waited for, is looked at so often.
+const LOOK: Millis = 10;
 
 /// What failed is tried again after so long.
 const RETRY: Millis = 100;

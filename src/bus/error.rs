@@ -90,7 +90,7 @@ impl fmt::Display for BusError {
             BusError::TooLarge { bytes, most } => write!(
                 f,
                 "{bytes} bytes are more than a message may have ({most}); raise \
-                 Options::message_bytes_max on both sides, or cut it"
+                 Limits::message_bytes on both sides, or cut it"
             ),
             BusError::NoPath { to, why } => write!(f, "no way to {to}: {why}"),
             BusError::BadName { name, why } => write!(f, "{name:?} is no name: {why}"),
@@ -107,7 +107,7 @@ impl fmt::Display for BusError {
             BusError::TimedOut => f.write_str("nothing came in time"),
             BusError::Closed => f.write_str("the bus is closed; open it again"),
             BusError::TooMany { most } => {
-                write!(f, "{most} channels are open, the limit; raise Options::channels_max")
+                write!(f, "{most} channels are open, the limit; raise Limits::channels")
             }
             BusError::NoRelay { why } => f.write_str(why),
             BusError::InCallback => {

@@ -17,8 +17,8 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::ftruncate;
 
-use crate::shm::map::{Fork, Map};
 use crate::shm::through::{CONTROL_BYTES, inlet_bytes, outlet_bytes};
+use crate::shm::{Fork, Map};
 
 /// `F_SEAL_FUTURE_WRITE` of fcntl(2).
 const FUTURE_WRITE: SealFlag = SealFlag::from_bits_retain(0x10);

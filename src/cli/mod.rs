@@ -1,5 +1,10 @@
 //! The command line: what can be asked, and who answers it.
 
+#[cfg(feature = "relay")]
+mod bus;
+#[cfg(not(feature = "relay"))]
+#[path = "bus_absent.rs"]
+mod bus;
 mod child;
 mod demo;
 mod descriptors;
@@ -13,6 +18,7 @@ mod proc;
 mod serve;
 mod text;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -49,6 +55,8 @@ enum Verb {
     Demo(demo::Asked),
     /// Measures round trips and streams over an address, or over every transport there is.
     Perf(perf::Asked),
+    #[command(flatten)]
+    Bus(bus::Verb),
 }
 
 /// What every verb that serves takes.
@@ -79,7 +87,7 @@ impl Serving {
 }
 
 /// Reads the command line and does what it says.
-pub fn run() -> Result<()> {
+pub fn run() -> Result<ExitCode> {
     let cli = Cli::parse();
     logger::install(cli.verbose);
     let mut config = Config::from_env()?;
@@ -92,7 +100,9 @@ pub fn run() -> Result<()> {
         Verb::Doctor(asked) => doctor::run(&config, &asked),
         Verb::Demo(asked) => demo::run(&config, &asked),
         Verb::Perf(asked) => perf::run(&config, &asked),
-    }
+        Verb::Bus(verb) => return bus::run(&config, verb),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn parse_engine(text: &str) -> Result<Engine, String> {

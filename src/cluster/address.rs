@@ -48,6 +48,11 @@ pub(super) fn read(text: &str, what_for: For) -> Result<Address, Wrong> {
         let help = || Some(format!("write it like {scheme}://10.0.0.1:7000"));
         let (host, port) = target.rsplit_once(':').unwrap_or((target, ""));
         let port: Option<u16> = port.parse().ok();
+        let bare = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        if bare {
+            let help = format!("write it like {scheme}://[::1]:7000");
+            return Err((format!("`{text}` has an IPv6 address without brackets"), Some(help)));
+        }
         if host.is_empty() || port.is_none() {
             return Err((format!("`{text}` is not {scheme}://HOST:PORT"), help()));
         }
@@ -63,6 +68,14 @@ pub(super) fn read(text: &str, what_for: For) -> Result<Address, Wrong> {
         }
     }
     Ok(address)
+}
+
+/// Where the relay of a host is found if nobody says otherwise: in a folder that an administrator
+/// has made for it, or under an abstract name.
+pub(super) fn usual(host: &str, uid: impl std::fmt::Display) -> [Address; 2] {
+    let folder = format!("/run/ringlane/{host}.sock");
+    let name = format!("@ringlane-{uid}-{host}");
+    [Address::new("unix", &folder), Address::new("unix", &name)]
 }
 
 #[cfg(test)]
@@ -87,6 +100,7 @@ mod tests {
             ("tcp://10.0.0.1", "tcp://10.0.0.1:7000"),
             ("tcp://:7000", "tcp://10.0.0.1:7000"),
             ("tcp://h:99999", "tcp://10.0.0.1:7000"),
+            ("tcp://fe80::1:7000", "tcp://[::1]:7000"),
             ("tcq://h:1", "did you mean tcp://?"),
             ("shm://@x", "tcp://, unix://, rdma://, tls+tcp://"),
         ] {

@@ -49,7 +49,7 @@ fn fill(
     cluster: &mut Cluster,
 ) {
     let empty = DeTable::new();
-    let root = Section::new(report, "", document, 0..0);
+    let root = Section::root(report, document);
     let head = root.table(report, "cluster", &empty);
     settings::head(report, &head, cluster, folder);
     let limits = root.table(report, "limits", &empty);
@@ -62,7 +62,7 @@ fn fill(
     cluster.metrics = settings::metrics(report, &metrics, "listen");
     if root.has("tls") {
         let tls = root.table(report, "tls", &empty);
-        cluster.tls = settings::tls(report, &tls, folder);
+        cluster.tls = Some(settings::tls(report, &tls, folder));
     }
     let mut names = Names::new(report, cluster);
     names.hosts(&root);

@@ -58,7 +58,7 @@ pub(super) const MANY: [&str; 4] = ["host", "node", "group", "channel"];
 /// A table as it is written.
 pub(super) fn heading(table: &str) -> String {
     match table {
-        "" => "a config".into(),
+        "" => "the file".into(),
         "acl.rule" => "[[acl.rule]]".into(),
         table if MANY.contains(&table) => format!("[[{table}]]"),
         table => format!("[{table}]"),
@@ -148,8 +148,8 @@ pub const KEYS: &[Key] = &[
     key("limits", "link_buffer", Size, "\"4MiB\"", "\"1MiB\""),
     key("limits", "relay_memory", Size, "\"256MiB\"", "\"64MiB\""),
     key("limits", "message", Size, "\"16MiB\"", "\"1MiB\""),
-    key("limits", "reassembly", Size, "\"32MiB\"", "\"4MiB\""),
-    key("limits", "reassembly_per_uid", Size, "\"256MiB\"", "\"16MiB\""),
+    key("limits", "reassembly", Size, "\"32MiB\"", "\"64MiB\""),
+    key("limits", "reassembly_per_uid", Size, "\"256MiB\"", "\"128MiB\""),
     key("limits", "handshakes", Count, "256", "64"),
     key("limits", "handshakes_per_peer", Count, "16", "4"),
     key("limits", "admins", Count, "64", "8"),

@@ -5,22 +5,28 @@
 //! number is within its bounds, and nothing in it is looked for by walking but rules, of which
 //! there are few.
 //!
+//! ```text
 //!      text ─▶ toml, with the place of each value ─▶ Section: keys of one table ─▶ Cluster
 //!                         └────────── Report: all that is wrong ───────────┘
+//! ```
 //!
 //! [`docs/config.md`](https://github.com/ringlane/ringlane/blob/main/docs/config.md) has every key.
 
 mod address;
 mod build;
+mod diff;
+mod explain;
 mod groups;
 mod keys;
 pub mod limits;
 mod names;
 mod pattern;
+mod plan;
 mod reader;
 mod report;
 mod rules;
 mod ruling;
+mod say;
 mod secret;
 mod settings;
 #[cfg(test)]
@@ -35,9 +41,12 @@ use std::path::{Path as FilePath, PathBuf};
 use ringlane_api::Address;
 use ringlane_api::near::nearest;
 
+pub use diff::{CannotReload, Diff, diff};
+pub use explain::{Explanation, Link, Place, Unknown, Way, explain};
 pub use groups::{Group, Pick};
 pub use keys::{KEYS, Key, Kind};
 pub use limits::{Ageing, Limits, Links};
+pub use plan::HostPlan;
 pub use report::{ConfigErrors, Problem};
 pub use rules::{Ack, Action, ChannelRule, Class, Denied, Loss, Origin, Path};
 pub use secret::Secret;
@@ -128,6 +137,27 @@ struct Node {
     line: u32,
     /// Whether a `[[node]]` has described it.
     described: bool,
+}
+
+impl Host {
+    /// Where the processes of this host look for its relay, which runs as `uid`: at the place that
+    /// the config names, or at the usual ones in this order.
+    ///
+    /// ```
+    /// use ringlane::cluster::Cluster;
+    /// let text = "[cluster]\nname = \"demo\"\n[[host]]\nname = \"a\"\nnodes = [\"login\"]\n";
+    /// let cluster = Cluster::parse(text)?;
+    /// let places: Vec<String> =
+    ///     cluster.hosts()[0].sockets(7).iter().map(ToString::to_string).collect();
+    /// assert_eq!(places, ["unix:///run/ringlane/a.sock", "unix://@ringlane-7-a"]);
+    /// # Ok::<(), ringlane::cluster::ConfigErrors>(())
+    /// ```
+    pub fn sockets(&self, uid: u32) -> Vec<Address> {
+        match &self.socket {
+            Some(socket) => vec![socket.clone()],
+            None => address::usual(&self.name, uid).into(),
+        }
+    }
 }
 
 /// A node: the name of a process.
@@ -338,7 +368,9 @@ pub fn fuzz(bytes: &[u8]) {
                 let _ = cluster.may(src, dst);
                 let rule = cluster.rule(src, dst, 0);
                 assert!(rule.ring.is_power_of_two() && rule.priority < limits::PRIORITIES);
+                assert!(explain(&cluster, src, dst, 0).is_ok_and(|said| !said.why.is_empty()));
             }
+            assert!(diff(&cluster, &cluster).is_ok_and(|diff| diff.is_empty()));
         }
         Err(errors) => assert!(!errors.to_string().is_empty()),
     }

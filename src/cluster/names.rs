@@ -81,6 +81,10 @@ impl<'r, 't> Names<'r, 't> {
         section.required(self.report, "name", "\"a\"");
         if linked {
             section.required(self.report, "relay", "[\"tcp://10.0.0.1:7000\"]");
+            if section.is_empty("relay") {
+                let what = "without an address no other relay could dial this one";
+                self.report.wrong(section.place(&["relay"]), what);
+            }
         }
         let relays = self.addresses(section, "relay", For::Dialling);
         for (address, span) in &relays {
@@ -213,7 +217,8 @@ impl<'r, 't> Names<'r, 't> {
     fn host_of(&mut self, (name, span): Text<'_>) -> Option<u32> {
         let id = self.cluster.host_names.get(name).copied();
         if id.is_none() {
-            let names = self.cluster.hosts.iter().map(|host| host.name.as_str());
+            let most = if self.report.is_full() { 0 } else { HOSTS_MAX };
+            let names = self.cluster.hosts.iter().take(most).map(|host| host.name.as_str());
             let near = nearest(name, names).map(|near| format!("did you mean `{near}`?"));
             let help = near.unwrap_or_else(|| "hosts are named under [[host]]".into());
             self.report.wrong_do(span, format!("there is no host `{name}`"), help);
@@ -270,7 +275,7 @@ impl<'r, 't> Names<'r, 't> {
             return None;
         }
         let mut group = Group::new(name, pick, self.report.line(section.span.start));
-        if section.has("members") && members.is_empty() {
+        if section.is_empty("members") {
             self.report.wrong(section.place(&["members"]), format!("`@{name}` has no members"));
         }
         for (member, span) in members {
@@ -365,7 +370,7 @@ impl<'r, 't> Names<'r, 't> {
     /// Whether all nodes may be looked at once more.
     pub(super) fn may_look(&mut self) -> bool {
         self.looks += self.cluster.nodes.len();
-        self.looks <= HINT_LOOKS_MAX
+        self.looks <= HINT_LOOKS_MAX && !self.report.is_full()
     }
 
     pub(super) fn note(&mut self, at: usize, text: String) {

@@ -2,11 +2,12 @@
 //! stood; what is wrong goes into the report, and the default stays.
 
 use std::ops::{Range, RangeInclusive};
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringlane_api::near::nearest;
 use toml::Spanned;
-use toml::de::{DeInteger, DeTable, DeValue};
+use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
 use super::keys::{heading, names};
 use super::report::Report;
@@ -19,49 +20,70 @@ pub(super) type Text<'t> = (&'t str, Range<usize>);
 pub(super) struct Section<'t> {
     table: &'t DeTable<'t>,
     kind: &'static str,
+    /// The keys that it may have.
+    known: Rc<[&'static str]>,
     /// Where it begins.
     pub span: Range<usize>,
 }
 
 impl<'t> Section<'t> {
+    /// The whole file.
+    pub(super) fn root(report: &mut Report<'_>, table: &'t DeTable<'t>) -> Section<'t> {
+        Section::new(report, "", names("").collect(), table, 0..0)
+    }
+
     /// Takes a table, and reports every key that it should not have.
-    pub(super) fn new(
+    fn new(
         report: &mut Report<'_>,
         kind: &'static str,
+        known: Rc<[&'static str]>,
         table: &'t DeTable<'t>,
         span: Range<usize>,
     ) -> Section<'t> {
         for key in table.keys() {
             let name: &str = key.get_ref();
-            if names(kind).any(|known| known == name) {
+            if known.contains(&name) {
                 continue;
             }
+            // A hint has its price, and nobody would see it.
+            let near = if report.is_full() { None } else { nearest(name, known.iter().copied()) };
+            let help = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("it takes {}", known.join(", ")),
+            };
             let what = format!("unknown key `{name}` in {}", heading(kind));
-            match nearest(name, names(kind)) {
-                Some(near) => report.wrong_do(key.span(), what, format!("did you mean `{near}`?")),
-                None => {
-                    let list: Vec<&str> = names(kind).collect();
-                    report.wrong_do(key.span(), what, format!("it takes {}", list.join(", ")));
-                }
-            }
+            report.wrong_do(key.span(), what, help);
         }
-        Section { table, kind, span }
+        Section { table, kind, known, span }
     }
 
     fn value(&self, name: &str) -> Option<&'t Spanned<DeValue<'t>>> {
-        debug_assert!(names(self.kind).any(|known| known == name), "{name} is in keys.rs");
+        debug_assert!(self.known.contains(&name), "{name} is in keys.rs");
         self.table.get(name)
     }
 
     /// Reports that a key has another type than it should.
     fn not_a(&self, report: &mut Report<'_>, name: &str, value: &Spanned<DeValue<'_>>, what: &str) {
-        let is = value.get_ref().type_str();
-        report.wrong(value.span(), format!("`{name}` must be {what}, and this is a {is}"));
+        let is = match value.get_ref().type_str() {
+            "integer" => "a whole number",
+            "float" => "a number with a point",
+            "string" => "text",
+            "boolean" => "true or false",
+            "datetime" => "a date",
+            "array" => "a list",
+            _ => "a table",
+        };
+        report.wrong(value.span(), format!("`{name}` must be {what}, and this is {is}"));
     }
 
     /// Reports that a key must be there.
     pub(super) fn required(&self, report: &mut Report<'_>, name: &str, example: &str) {
-        if !self.table.contains_key(name) {
+        // What stands there with a typo is reported already.
+        let meant = |key: &Spanned<DeString<'_>>| {
+            let key: &str = key.get_ref();
+            !self.known.contains(&key) && nearest(key, self.known.iter().copied()) == Some(name)
+        };
+        if !self.table.contains_key(name) && (report.is_full() || !self.table.keys().any(meant)) {
             let what = format!("{} needs `{name}`", heading(self.kind));
             report.wrong_do(self.span.clone(), what, format!("write {name} = {example}"));
         }
@@ -74,20 +96,26 @@ impl<'t> Section<'t> {
         name: &'static str,
         default: &'t DeTable<'t>,
     ) -> Section<'t> {
-        match self.value(name) {
-            Some(value) => match value.get_ref().as_table() {
-                Some(table) => return Section::new(report, name, table, value.span()),
+        let known: Rc<[&str]> = names(name).collect();
+        if let Some(value) = self.value(name) {
+            match value.get_ref().as_table() {
+                Some(table) => return Section::new(report, name, known, table, value.span()),
                 None => self.not_a(report, name, value, &format!("a table: [{name}]")),
-            },
-            None => {}
+            }
         }
-        Section { table: default, kind: name, span: self.span.clone() }
+        Section { table: default, kind: name, known, span: self.span.clone() }
     }
 
     /// Where the first of these keys stands that is there, or else the table.
     pub(super) fn place(&self, names: &[&str]) -> Range<usize> {
         let found = names.iter().find_map(|name| self.value(name));
         found.map_or(self.span.clone(), Spanned::span)
+    }
+
+    /// Whether a list is there, and has nothing in it.
+    pub(super) fn is_empty(&self, name: &str) -> bool {
+        let array = self.value(name).and_then(|value| value.get_ref().as_array());
+        array.is_some_and(|array| array.is_empty())
     }
 
     /// Whether a key is there at all.
@@ -107,10 +135,14 @@ impl<'t> Section<'t> {
             self.not_a(report, name, value, &format!("an array of tables: {}", heading(kind)));
             return Vec::new();
         };
+        let known: Rc<[&str]> = names(kind).collect();
         let mut sections = Vec::with_capacity(array.len());
         for item in array.iter() {
             match item.get_ref().as_table() {
-                Some(table) => sections.push(Section::new(report, kind, table, item.span())),
+                Some(table) => {
+                    let known = Rc::clone(&known);
+                    sections.push(Section::new(report, kind, known, table, item.span()));
+                }
                 None => self.not_a(report, name, item, "a table"),
             }
         }
@@ -146,7 +178,7 @@ impl<'t> Section<'t> {
         texts
     }
 
-    /// A whole number, or a list of them.
+    /// A whole number, or a list of them: all are good, or there is none.
     pub(super) fn counts(
         &self,
         report: &mut Report<'_>,
@@ -157,7 +189,8 @@ impl<'t> Section<'t> {
         let one = std::slice::from_ref(value);
         let items = value.get_ref().as_array().map_or(one, |array| array);
         let take = |item: &Spanned<DeValue<'_>>| self.number(report, name, item, range.clone());
-        Some(items.iter().filter_map(take).collect())
+        let numbers: Vec<Option<u64>> = items.iter().map(take).collect();
+        numbers.into_iter().collect()
     }
 
     /// A whole number.

@@ -119,6 +119,11 @@ impl<'t> Report<'t> {
         self.problems.is_empty()
     }
 
+    /// Whether what else is wrong is only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.len() >= limits::PROBLEMS_MAX
+    }
+
     /// The line of an offset, from 1.
     pub(super) fn line(&self, at: usize) -> u32 {
         self.starts.partition_point(|start| *start <= at) as u32
@@ -138,7 +143,7 @@ impl<'t> Report<'t> {
     }
 
     fn add(&mut self, span: Range<usize>, what: String, help: Option<String>) {
-        if self.problems.len() >= limits::PROBLEMS_MAX {
+        if self.is_full() {
             self.more += 1;
             return;
         }

@@ -160,18 +160,16 @@ pub(super) fn address(
 }
 
 /// `[tls]`.
-pub(super) fn tls(
-    report: &mut Report<'_>,
-    section: &Section<'_>,
-    folder: Option<&Path>,
-) -> Option<Tls> {
+pub(super) fn tls(report: &mut Report<'_>, section: &Section<'_>, folder: Option<&Path>) -> Tls {
     section.required(report, "certificate", "\"{host}.pem\"");
     section.required(report, "key", "\"{host}.key\"");
     section.required(report, "authority", "\"ca.pem\"");
     let certificate = file(report, section, "certificate", folder);
     let key = file(report, section, "key", folder);
     let authority = file(report, section, "authority", folder);
-    Some(Tls { certificate: certificate?, key: key?, authority: authority? })
+    // What is missing is reported; that there is a table is enough for who asks for one.
+    let (certificate, key) = (certificate.unwrap_or_default(), key.unwrap_or_default());
+    Tls { certificate, key, authority: authority.unwrap_or_default() }
 }
 
 /// The keys of a channel, over what holds without them.

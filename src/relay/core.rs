@@ -19,6 +19,7 @@
 //! on (`docs/guarantees.md`). Whatever is stored in such a word is stored in this order: `sent`
 //! before bytes leave, the publish word before the acknowledgement, `acked` after it.
 
+mod channels;
 mod direct;
 mod ends;
 mod far;
@@ -46,13 +47,14 @@ use crate::bus::memory::Memory;
 use crate::cluster::Cluster;
 use crate::frame::Leave;
 
+use self::channels::Channels;
 use self::direct::Introductions;
 use self::far::Far;
 use self::link::Link;
 use self::local::Local;
 use self::near::Near;
 
-pub use self::status::{ChannelStatus, LinkStatus, LocalStatus, Status};
+pub use self::status::{ChannelStatus, LinkStatus, LocalStatus, Status, TableStatus};
 
 /// A local connection: a process, or somebody with a question.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -84,12 +86,12 @@ pub enum Out {
     Ring(ConnId, Bell),
     /// A ping of the driver's was answered.
     Pong(LinkId, u64),
+    /// The other relay closes the link, and says why.
+    Bye(LinkId, Leave),
     /// There is something for the host, and no link: dial.
     Want(Rc<str>),
     /// The link has output: [`Core::take_output`].
     Flush(LinkId),
-    /// Close the link, saying why.
-    Hangup(LinkId, Leave),
     /// For the log: what an operator should know.
     Note(Note),
 }
@@ -168,8 +170,6 @@ pub struct Core {
     incarnation: u64,
     uid: u32,
     pid: u32,
-    /// Where processes find their bells.
-    bell: String,
     memory: Memory,
     now: Now,
     charged: local::Charged,
@@ -178,6 +178,7 @@ pub struct Core {
     names: HashMap<Rc<str>, Key>,
     /// The largest epoch under which somebody was registered here.
     epochs: HashMap<Rc<str>, (u64, Nonce)>,
+    channels: Channels,
     nears: Slab<Near>,
     near_at: HashMap<Channel, Vec<Key>>,
     fars: Slab<Far>,
@@ -218,8 +219,6 @@ pub struct Setup {
     pub uid: u32,
     /// Its process.
     pub pid: u32,
-    /// The address at which it expects bells, `shm://…?face=records`.
-    pub bell: String,
     /// Maps rings.
     pub memory: Memory,
     /// Random numbers.
@@ -231,13 +230,14 @@ pub struct Setup {
 impl Core {
     /// A relay that knows nobody yet.
     pub fn new(setup: Setup) -> Core {
+        let channels = Channels::new(&setup.cluster, setup.now.instant);
         let mut core = Core {
+            channels,
             host: setup.host.into(),
             cluster: setup.cluster,
             incarnation: setup.incarnation,
             uid: setup.uid,
             pid: setup.pid,
-            bell: setup.bell,
             charged: local::Charged::new(),
             memory: setup.memory,
             now: setup.now,
@@ -285,6 +285,7 @@ impl Core {
 
     /// Takes another configuration. What is open goes on under the terms it was opened with.
     pub fn reconfigure(&mut self, cluster: Rc<Cluster>) {
+        self.channels.reconfigure(&cluster);
         self.cluster = cluster;
     }
 

@@ -61,7 +61,6 @@ impl Driver {
             incarnation: start.incarnation,
             uid: 0,
             pid: start.incarnation as u32,
-            bell: "shm://@bell".into(),
             memory: Memory::new().expect("a page"),
             tokens: Box::new(move || {
                 next += 1 << 32;
@@ -120,6 +119,11 @@ impl Driver {
             more |= news;
             if !more && !did {
                 break;
+            }
+        }
+        for (at, host) in self.hosts.iter().enumerate() {
+            if let Some(host) = host {
+                self.routes.set_unacked(*host, self.core.unacked(HOSTS[at]));
             }
         }
         let wants = |(sock, conn): (&Sock, &ConnId)| (*sock, self.core.wants_consumed(*conn));
@@ -316,11 +320,6 @@ impl Driver {
                 self.obey(outs);
             }
             Out::Flush(link) => self.flush(link),
-            Out::Hangup(link, _) => {
-                if let Some(wire) = self.wire_of(|end| end.core == Some(link)) {
-                    self.hang_up(wire);
-                }
-            }
             Out::Note(Note::Broken { what }) => self.baton.perform(Effect::Broken(what)),
             Out::Note(_) => {}
         }

@@ -146,3 +146,70 @@ fn a_filter_is_told_when_what_it_stands_on_is_freed() {
     base.dispatch().expect("nothing is left");
     assert_eq!(base.stats().links, 0);
 }
+
+/// Answers every byte by itself, and passes nothing up.
+struct Answering(usize);
+
+impl Filter for Answering {
+    fn input(&mut self, from: &mut Evbuffer, _to: &mut Evbuffer, _end: bool) -> io::Result<()> {
+        self.0 += from.drain(from.len());
+        Ok(())
+    }
+    fn output(&mut self, _from: &mut Evbuffer, to: &mut Evbuffer, _end: bool) -> io::Result<()> {
+        to.add(&vec![b'!'; std::mem::take(&mut self.0)]);
+        Ok(())
+    }
+    fn has_output(&self) -> bool {
+        self.0 > 0
+    }
+}
+
+#[test]
+fn a_filter_answers_although_its_user_has_written_nothing() {
+    let base = epoll();
+    let (a, b) = base.pair().expect("a pair");
+    let top = base.filter(b, Answering(0));
+    top.enable(READ);
+    a.enable(READ);
+    for sent in 1..=3 {
+        a.output().add(b"?");
+        until(&base, "the answer", || a.input().len() == sent);
+    }
+    assert_eq!((a.input().take(), top.input().len()), (b"!!!".to_vec(), 0));
+}
+
+/// Passes bytes on, and ends them with a full stop.
+struct Stopping(bool);
+
+impl Filter for Stopping {
+    fn input(&mut self, from: &mut Evbuffer, to: &mut Evbuffer, _end: bool) -> io::Result<()> {
+        to.append(from);
+        Ok(())
+    }
+    fn output(&mut self, from: &mut Evbuffer, to: &mut Evbuffer, end: bool) -> io::Result<()> {
+        to.append(from);
+        if end && !std::mem::replace(&mut self.0, true) {
+            to.add(b".");
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_filter_hears_of_the_end_when_it_is_freed_with_nothing_left_to_write() {
+    for finish in [false, true] {
+        let base = epoll();
+        let (a, b) = base.pair().expect("a pair");
+        let top = base.filter(b, Stopping(false));
+        a.enable(READ);
+        top.output().add(b"end");
+        until(&base, "what was written", || a.input().len() == 3);
+        if finish {
+            top.finish();
+        } else {
+            top.free();
+        }
+        until(&base, "the full stop", || a.input().len() == 4);
+        assert_eq!(a.input().take(), b"end.");
+    }
+}

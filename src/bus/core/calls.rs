@@ -62,7 +62,9 @@ impl Calls {
         let to_it = |(_, to, on): &(Millis, Rc<str>, u16)| **to == *peer && *on == chan;
         let open = self.open.iter().filter(|(_, call)| to_it(call));
         let calls: Vec<u64> = open.map(|(call, _)| *call).collect();
-        calls.iter().for_each(|call| drop(self.answered(*call)));
+        for call in &calls {
+            self.answered(*call);
+        }
         calls
     }
 

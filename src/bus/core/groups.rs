@@ -12,6 +12,9 @@ use crate::bus::error::BusError;
 use crate::bus::event::{PeerEvent, Undelivered};
 use crate::bus::local::{Pick, ToRelay};
 
+/// How many messages to any member are remembered before it is looked which were taken.
+const TRIM: usize = 64;
+
 /// A message for a group whose members are not known yet.
 #[derive(Debug)]
 struct Waiting {
@@ -202,9 +205,11 @@ impl Core {
             && what.kind == kind::MESSAGE
             && out.is_queue_empty()
         {
+            if out.posted.len() % TRIM == TRIM - 1 {
+                out.trim_posted();
+            }
             let seq = out.written();
             out.posted.push_back((seq, at));
-            self.waiting_room.insert(key);
         }
     }
 

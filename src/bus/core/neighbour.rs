@@ -43,8 +43,8 @@ pub trait Neighbour: fmt::Debug {
     /// How many records the peer is through with.
     fn consumed(&self) -> u32;
 
-    /// The records behind number `after` that the peer is not through with, as private copies.
-    fn unread(&self, after: u32) -> Vec<(u32, RecordHeader, Vec<u8>)>;
+    /// The records that the peer is not through with, as private copies with their numbers.
+    fn unread(&self) -> Vec<(u32, RecordHeader, Vec<u8>)>;
 
     /// Shows records, at most so many, and gives each back when `each` has returned; how many it
     /// was.

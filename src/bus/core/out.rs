@@ -170,7 +170,15 @@ impl Out {
 
     /// Whether something of it still has to be looked after.
     pub fn is_busy(&self) -> bool {
-        self.closing || self.wanted.is_some() || !self.queue.is_empty() || !self.posted.is_empty()
+        self.closing || self.wanted.is_some() || !self.queue.is_empty()
+    }
+
+    /// Forgets what another member need not get any more.
+    pub fn trim_posted(&mut self) {
+        let Ok(acked) = self.acked() else { return };
+        while self.posted.front().is_some_and(|at| acked.wrapping_sub(at.0) < 1 << 31) {
+            self.posted.pop_front();
+        }
     }
 
     pub fn is_queue_empty(&self) -> bool {
@@ -391,14 +399,13 @@ impl Out {
         let after = first.wrapping_sub(1);
         let records: Vec<(u32, RecordHeader, Vec<u8>)> = match &mut self.way {
             Way::Ring { outlet, .. } => outlet.undelivered(after).collect(),
-            Way::Direct { neighbour, .. } => {
-                // The first record was the token.
-                let records = neighbour.unread(after.wrapping_add(1));
-                records
-                    .into_iter()
-                    .map(|(seq, of, bytes)| (seq.wrapping_sub(1), of, bytes))
-                    .collect()
-            }
+            // The first record was the token.
+            Way::Direct { neighbour, .. } => neighbour
+                .unread()
+                .into_iter()
+                .filter(|(seq, header, _)| *seq > first && header.channel == self.chan)
+                .map(|(seq, header, bytes)| (seq - 1, header, bytes))
+                .collect(),
             _ => Vec::new(),
         };
         let waiting = self.queue.drain(..).map(|waiting| {

@@ -269,12 +269,9 @@ impl Core {
         let keys: Vec<Key> = self.outs.iter().map(|(key, _)| key).collect();
         for key in keys {
             let Some(out) = self.outs.get(key) else { continue };
-            match (&out.way, out.terms) {
-                (Way::Asked, Some(_)) | (Way::Asked, None) => {
-                    let (id, to, chan) = (out.id, out.to.clone(), out.chan);
-                    self.say_line(ToRelay::Open { id, to, chan });
-                }
-                _ => {}
+            if matches!(out.way, Way::Asked) {
+                let (id, to, chan) = (out.id, out.to.clone(), out.chan);
+                self.say_line(ToRelay::Open { id, to, chan });
             }
         }
         self.retry_inlets();
@@ -373,6 +370,16 @@ impl Core {
         }
     }
 
+    /// The relay would rather not keep a channel that has been idle for long; the next message
+    /// opens another.
+    pub(super) fn out_idle(&mut self, id: u32) {
+        let Some(key) = self.out_ids.get(&id).copied() else { return };
+        let idle = |out: &mut Out| out.acked().is_ok() && out.unacknowledged() == 0;
+        if self.outs.get_mut(key).is_some_and(idle) {
+            self.close_out(key);
+        }
+    }
+
     /// Closes one channel, when all that was accepted for it is acknowledged.
     pub fn close_channel(&mut self, to: &str, chan: u16) {
         let bare = to.split('@').next().unwrap_or_default();
@@ -420,9 +427,7 @@ impl Core {
         match out.acked() {
             Ok(acked) => {
                 out.seen_acked = acked;
-                while out.posted.front().is_some_and(|at| acked.wrapping_sub(at.0) < 1 << 31) {
-                    out.posted.pop_front();
-                }
+                out.trim_posted();
             }
             Err(_) => {
                 log::error!("bus: the relay wrote nonsense of the ring to {}", out.to);
@@ -441,10 +446,23 @@ impl Core {
             self.mark_dirty(key);
         }
         self.go_on_closing(key);
-        match self.outs.get(key) {
-            Some(out) if out.is_busy() => drop(self.waiting_room.insert(key)),
-            _ => drop(self.waiting_room.remove(&key)),
+        let (Some(out), drains) = (self.outs.get(key), self.draining) else { return };
+        let left = drains && out.unacknowledged() > 0;
+        if left && out.is_direct() {
+            self.look_again();
         }
+        if self.outs.get(key).is_some_and(|out| left || out.is_busy()) {
+            self.waiting_room.insert(key);
+        } else {
+            self.waiting_room.remove(&key);
+        }
+    }
+
+    /// From now on, or no longer, every acknowledgement is waited for.
+    pub fn drain(&mut self, on: bool) {
+        self.draining = on;
+        let keys: Vec<Key> = self.outs.iter().map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.work_on(key));
     }
 
     fn go_on_closing(&mut self, key: Key) {
@@ -461,7 +479,8 @@ impl Core {
                 out.close_said = true;
                 self.say_line(ToRelay::Close { id });
             }
-            Way::Direct { .. } if out.unacknowledged() > 0 => {}
+            // A neighbour does not say how far it is.
+            Way::Direct { .. } if out.unacknowledged() > 0 => self.look_again(),
             Way::Direct { .. } => {
                 self.todo.push_back(super::Do::Part { id });
                 self.forget(key);

@@ -133,8 +133,10 @@ impl Core {
 
     /// Looks at channels that wait for a time: refused ones, ones of the dead, stuck ones.
     pub(super) fn look_after(&mut self) {
+        self.age_channels();
         let now = self.now.instant;
         for key in self.nears.iter().map(|(key, _)| key).collect::<Vec<_>>() {
+            self.look_at_age(key);
             let Some(near) = self.nears.get(key) else { continue };
             match near.stand {
                 Stand::Refused(Some(at)) if at <= now => self.route(key),

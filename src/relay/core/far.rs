@@ -242,6 +242,8 @@ impl Core {
             record_bytes_max: ring.writer.record_bytes_max(),
         };
         self.frame(link, &frame);
+        // What was consumed, for the case that nobody sees the receiver's end.
+        self.acknowledge(key);
     }
 
     /// The receiver has taken its ring back, or spoiled it. Of the first, nothing is said: another

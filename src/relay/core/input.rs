@@ -49,7 +49,8 @@ impl Core {
             Frame::GoneOk { bind } => self.gone_heard(link, bind),
             Frame::Ping { id } => self.frame(link, &Frame::Pong { id }),
             Frame::Pong { id } => self.out.push_back(Out::Pong(LinkId(link), id)),
-            Frame::Bye { .. } | Frame::Stuck { .. } => {}
+            Frame::Bye { why, .. } => self.out.push_back(Out::Bye(LinkId(link), why)),
+            Frame::Stuck { .. } => {}
             Frame::Probe { id, src, dst, stamps } => self.probed_here(link, id, src, dst, stamps),
             Frame::Probed { id, stamps, .. } => self.probe_came_back(link, id, stamps),
             _ => self.heard_back(link, frame),

@@ -138,6 +138,14 @@ impl Core {
         }
     }
 
+    /// Records to a host that are not acknowledged.
+    pub fn unacked(&self, host: &str) -> u64 {
+        let of = |near: &super::Near| u64::from(near.sent.wrapping_sub(near.stored));
+        let waits = |near: &super::Near| u64::from(near.has_more());
+        let to = self.nears.iter().filter(|(_, near)| &*near.host == host);
+        to.map(|(_, near)| of(near) + waits(near)).sum()
+    }
+
     /// The link to a host, if there is one; to ourselves there always is.
     pub(super) fn link_of(&self, host: &str) -> Option<Key> {
         if host == &*self.host { self.itself } else { self.link_to.get(host).copied() }

@@ -235,7 +235,8 @@ impl Core {
         let line = FromRelay::Registered {
             host: self.host.to_string(),
             cluster: self.cluster.name.clone(),
-            bell: self.bell.clone(),
+            // The driver knows.
+            bell: String::new(),
             token,
             pid: self.pid,
             incarnation: self.incarnation,

@@ -15,6 +15,7 @@ use ringlane_api::slab::Key;
 
 use crate::bus::local::{AckWhen, Class, FromRelay, Nonce, Place, Terms};
 use crate::frame::{self, Frame, Open, Unreachable};
+use crate::relay::aged::Id;
 use crate::shm::crash::{self, Point};
 use crate::shm::through::{OutletReader, Published};
 
@@ -84,6 +85,10 @@ pub struct Near {
     /// When something last got on, and whether the sender knows that nothing does.
     pub moved: Instant,
     pub told_stuck: bool,
+    /// The sender knows that there is no link.
+    pub told_waiting: bool,
+    /// Its place in the table of channels.
+    pub seat: Option<Id>,
 }
 
 /// What comes with [`Attach`](crate::bus::local::ToRelay::Attach).
@@ -109,7 +114,8 @@ impl Near {
 
     /// Whether the sender has published since it was looked at, and something can be sent.
     pub(super) fn is_news(&self) -> bool {
-        self.stand == Stand::Bound && !self.queued && self.reader.news()
+        let may = matches!(self.stand, Stand::Bound | Stand::Unrouted);
+        may && !self.queued && self.reader.news()
     }
 
     /// Whether there are records that were not sent in this binding.
@@ -185,16 +191,25 @@ impl Core {
             sent_bytes: 0,
             sent: from.seq,
             stored: from.seq,
-            consumed: from.seq,
+            // Of what is only stored it is not known yet.
+            consumed: if terms.ack == AckWhen::Consumed { from.seq } else { 0 },
             expired: 0,
             closing: false,
             linger: None,
             keep,
             moved: self.now.instant,
             told_stuck: false,
+            told_waiting: false,
+            seat: None,
             channel: channel.clone(),
         };
         let key = self.nears.insert(near);
+        if let Err(why) = self.seat(key) {
+            let near = self.nears.remove(key).expect("it was put there above");
+            self.release(near.charged);
+            self.say(conn, FromRelay::NoPath { id, why });
+            return Ok(());
+        }
         self.near_at.entry(channel).or_default().push(key);
         if let Some(local) = self.locals.get_mut(conn) {
             local.nears.push(key);
@@ -224,7 +239,8 @@ impl Core {
             near.stand = Stand::Unrouted;
             near.at = None;
             let (conn, id) = (near.conn, near.id);
-            if let Some(conn) = conn {
+            let told = std::mem::replace(&mut near.told_waiting, true);
+            if let Some(conn) = conn.filter(|_| !told) {
                 let why = format!("no link to the relay of host {host} yet");
                 self.say(conn, FromRelay::Waiting { id, why });
             }
@@ -278,8 +294,12 @@ impl Core {
         }
         near.at = None;
         near.queued = false;
-        if near.stand != Stand::Gone {
-            near.stand = Stand::Unrouted;
+        if near.stand == Stand::Gone {
+            return;
+        }
+        near.stand = Stand::Unrouted;
+        // A channel without work waits until it has some: an idle link is not dialled again.
+        if near.has_more() || near.stored != near.sent || near.closing {
             self.route(key);
         }
     }
@@ -300,6 +320,9 @@ impl Core {
         self.unbind(key);
         let Some(near) = self.nears.remove(key) else { return };
         self.release(near.charged);
+        if let Some(seat) = near.seat {
+            self.channels.remove(seat);
+        }
         let mut next = None;
         if let Some(keys) = self.near_at.get_mut(&near.channel) {
             keys.retain(|one| *one != key);
@@ -341,6 +364,7 @@ impl Core {
         near.reader.mark_bound(epoch);
         near.expected = epoch;
         near.stand = Stand::Bound;
+        near.told_waiting = false;
         (near.limit, near.sent_bytes) = (limit, 0);
         (near.sent, near.stored) = (next.wrapping_sub(1), next.wrapping_sub(1));
         near.moved = self.now.instant;
@@ -397,6 +421,11 @@ impl Core {
     /// Puts the channel into its link's queue, if it has something to send and may.
     pub(super) fn ready(&mut self, key: Key) {
         let Some(near) = self.nears.get_mut(key) else { return };
+        if near.stand == Stand::Unrouted && near.has_more() {
+            // Seen, so that it is no news again while there is no link.
+            let _ = near.reader.written();
+            return self.route(key);
+        }
         let Some((link, _)) = near.at else { return };
         if near.queued || near.stand != Stand::Bound || !near.has_more() {
             return;

@@ -78,6 +78,9 @@ impl Core {
             return;
         }
         near.queued = false;
+        if let Some(seat) = near.seat {
+            self.channels.touch(seat, self.now.instant);
+        }
         if near.terms.class == Class::Latest && self.conflate(key).is_err() {
             return self.scribbled(key);
         }

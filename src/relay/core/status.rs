@@ -75,6 +75,24 @@ pub struct LinkStatus {
     pub waiting: usize,
 }
 
+/// The channel table.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct TableStatus {
+    /// Channels of local senders.
+    pub entries: usize,
+    /// As many as there may be.
+    pub entries_max: usize,
+    /// How many came.
+    pub inserted: u64,
+    /// How many went because there was no room.
+    pub evicted: u64,
+    /// How many went because they were idle.
+    pub expired: u64,
+    /// Channels to local receivers.
+    pub received: usize,
+}
+
 /// Everything at one moment.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[non_exhaustive]
@@ -93,6 +111,8 @@ pub struct Status {
     pub channels: Vec<ChannelStatus>,
     /// Links to other relays.
     pub links: Vec<LinkStatus>,
+    /// The channel table: entries, the most there may be, what came and went.
+    pub table: TableStatus,
     /// Bytes of rings that are mapped.
     pub ring_bytes: u64,
     /// What was counted.
@@ -166,8 +186,21 @@ impl Core {
             processes: self.processes(),
             channels,
             links: self.link_statuses(),
+            table: self.table_status(),
             ring_bytes: self.charged.values().sum(),
             counts: self.counts,
+        }
+    }
+
+    fn table_status(&self) -> TableStatus {
+        let (entries, entries_max, counters) = self.channels.counters();
+        TableStatus {
+            entries,
+            entries_max,
+            inserted: counters.inserted,
+            evicted: counters.evicted,
+            expired: counters.expired,
+            received: self.fars.len(),
         }
     }
 

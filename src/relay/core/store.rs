@@ -113,7 +113,7 @@ impl Core {
     }
 
     /// Says what is stored, how much more may come, and what was consumed.
-    fn acknowledge(&mut self, key: Key) {
+    pub(super) fn acknowledge(&mut self, key: Key) {
         let Some(far) = self.fars.get_mut(key) else { return };
         let (Some((link, bind)), true, Some(ring)) = (far.at, far.bound, far.ring.as_mut()) else {
             return;

@@ -131,7 +131,6 @@ impl Relay {
             incarnation: 1,
             uid: 0,
             pid: 1,
-            bell: "shm://@bell".into(),
             memory: memory.clone(),
             tokens: tokens(),
             now: Now { instant: start, mono_ms: 0, unix_us: 0 },
