@@ -320,6 +320,7 @@ impl Driver {
                 self.obey(outs);
             }
             Out::Flush(link) => self.flush(link),
+            Out::Bye(..) => {}
             Out::Note(Note::Broken { what }) => self.baton.perform(Effect::Broken(what)),
             Out::Note(_) => {}
         }
