@@ -16,6 +16,7 @@ use ringlane_api::slab::Key;
 use crate::bus::local::{AckWhen, Class, FromRelay, Nonce, Place, Terms};
 use crate::frame::{self, Frame, Open, Unreachable};
 use crate::relay::aged::Id;
+use crate::shm::crash::{self, Point};
 use crate::shm::through::{OutletReader, Published};
 
 use super::local::Found;
@@ -293,6 +294,7 @@ impl Core {
             ring: near.ring,
         });
         self.frame(link, &open);
+        crash::here(Point::OpenSaid);
     }
 
     /// A link to a host stands: every channel to it is opened.
@@ -365,6 +367,7 @@ impl Core {
         if near.stand != Stand::Opening {
             return self.broken_near(key, "RESUME without OPEN");
         }
+        crash::here(Point::ResumeHeard);
         if near.expected != 0 && near.expected != epoch {
             let (was, first) = (near.expected, near.consumed.wrapping_add(1));
             return self.gone(key, was, first, false);
@@ -429,6 +432,7 @@ impl Core {
         }
         near.expired = expired;
         near.limit = near.limit.max(limit);
+        crash::here(Point::AckHeard);
         self.free_to(key);
         self.ready(key);
         self.finish(key);
