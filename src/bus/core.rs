@@ -34,7 +34,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use ringlane_api::slab::{Key, Slab};
@@ -231,7 +231,7 @@ pub struct Core {
     /// Channels with records that are written and perhaps not published.
     dirty: Vec<Key>,
     /// Channels for which acknowledgements are waited for.
-    waiting_room: HashSet<Key>,
+    waiting_room: BTreeSet<Key>,
 }
 
 impl Core {
@@ -263,7 +263,7 @@ impl Core {
             todo: VecDeque::new(),
             events: VecDeque::new(),
             dirty: Vec::new(),
-            waiting_room: HashSet::new(),
+            waiting_room: BTreeSet::new(),
         }
     }
 

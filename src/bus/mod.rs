@@ -45,6 +45,7 @@ pub mod local;
 mod mailbox;
 pub mod memory;
 mod message;
+mod nonce;
 mod wires;
 
 pub use core::{Limits, Slot};

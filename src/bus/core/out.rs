@@ -185,6 +185,13 @@ impl Out {
         self.queue.is_empty()
     }
 
+    /// The relay that has the ring is not to take this process for dead.
+    pub fn let_go(&self) {
+        if let Way::Ring { outlet, .. } = &self.way {
+            outlet.let_go();
+        }
+    }
+
     /// Number of the last message that was written to the ring.
     pub fn written(&self) -> u32 {
         match &self.way {

@@ -199,7 +199,7 @@ impl Agent {
             if !self.stopping.get() {
                 self.send_of(flow);
             }
-            if flow.left > 0 || !self.acknowledged(flow) {
+            if flow.left > 0 || self.bus.unacknowledged() > 0 {
                 return !self.stopping.get();
             }
             match flow.rate {
@@ -218,12 +218,6 @@ impl Agent {
             let agent = Rc::clone(self);
             base.defer(move |_| agent.send());
         }
-    }
-
-    fn acknowledged(&self, flow: &Flow) -> bool {
-        let mut out = self.bus.out_status().into_iter();
-        let out = out.find(|out| *out.node == flow.to && out.chan == flow.chan);
-        out.is_none_or(|out| out.unacknowledged == 0 && out.queued_bytes == 0)
     }
 
     fn send_of(&self, flow: &mut Flow) {
@@ -306,7 +300,8 @@ impl Agent {
         for ((from, chan), heard) in self.heard.borrow_mut().iter_mut() {
             let quantile = |q: f64| heard.latency.value_at_quantile(q);
             say(&format!(
-                "from {from} {chan} got {} next {} lost {} doubled {} p50 {} p99 {} max {} epoch {}",
+                "from {from} {chan} got {} next {} lost {} doubled {} p50 {} p99 {} max {} \
+                 epoch {}",
                 heard.got,
                 heard.next,
                 heard.lost,
