@@ -207,6 +207,8 @@ pub struct Core {
     out_ids: HashMap<u32, Key>,
     /// By name, then by channel.
     out_names: HashMap<Rc<str>, Vec<(u16, Key)>>,
+    /// The channel that was sent on last.
+    last_out: Option<Key>,
     next_id: u32,
     groups: Vec<Group>,
     ins: Slab<In>,
@@ -247,6 +249,7 @@ impl Core {
             outs: Slab::with_capacity(0),
             out_ids: HashMap::new(),
             out_names: HashMap::new(),
+            last_out: None,
             next_id: 1,
             groups: Vec::new(),
             ins: Slab::with_capacity(0),

@@ -71,6 +71,8 @@ pub(super) struct Inner {
     pub inbox: RefCell<VecDeque<OwnedMessage>>,
     /// Room was given back to the relay.
     pub gave: Cell<bool>,
+    /// Where records are looked at.
+    private: RefCell<Vec<u8>>,
     pumping: Cell<bool>,
     again: Cell<bool>,
 }
@@ -90,6 +92,7 @@ impl Inner {
             work: RefCell::new(None),
             inbox: RefCell::new(VecDeque::new()),
             gave: Cell::new(false),
+            private: RefCell::default(),
             pumping: Cell::new(false),
             again: Cell::new(false),
         }
@@ -336,7 +339,7 @@ impl Reading<'_> {
         let (inner, callback) = (self.inner, &mut self.callback);
         let Some(taken) = &mut self.taken else { return };
         let bus = Bus::of(inner);
-        let mut private = Vec::new();
+        let mut private = inner.private.take();
         taken.walk(&mut private, RECORDS_A_TURN, &mut |seen| {
             inner.gave.set(true);
             if inner.answer(&bus, seen) {
@@ -358,6 +361,7 @@ impl Reading<'_> {
             };
             if more { Flow::Go } else { Flow::Stop }
         });
+        inner.private.replace(private);
         inner.gave.set(true);
     }
 
