@@ -167,7 +167,8 @@ impl Core {
 
     /// Says to the driver which links have output; what goes to ourselves is taken at once.
     pub(super) fn flush_links(&mut self) {
-        while let Some(link) = self.touched.pop() {
+        // What the loop back touches is filled before it is flushed, in the next round.
+        for link in std::mem::take(&mut self.touched) {
             let Some(one) = self.links.get_mut(link) else { continue };
             one.touched = false;
             if one.itself {
