@@ -305,14 +305,15 @@ fn two_processes_of_one_host_may_talk_through_its_relay() {
     let mut pair = Pair::new();
     let mut s = Sender::new(&mut pair, "s2", 10);
     let mut s2 = Receiver::new(&mut pair, "s2", 20);
-    for i in 0..5000_u32 {
-        while s.send(&mut pair, &i.to_le_bytes()) == Err(Refused::Full) {
+    for i in 0..200_u32 {
+        s.send(&mut pair, &i.to_le_bytes()).unwrap();
+        if i % 50 == 0 {
             both(&mut pair, &mut s2);
         }
     }
     both(&mut pair, &mut s2);
-    assert_eq!(s2.got, numbers(5000));
-    assert_eq!(s.outlet.acked().unwrap().seq, 5000);
+    assert_eq!(s2.got, numbers(200));
+    assert_eq!(s.outlet.acked().unwrap().seq, 200);
 }
 
 #[test]
