@@ -101,7 +101,7 @@ fn begin_drain(base: &EventBase, service: &Rc<dyn Service>, drain: Duration) {
 }
 
 /// The end of stdin is the end of this process.
-fn end_with_stdin(base: &EventBase) -> Result<()> {
+pub fn end_with_stdin(base: &EventBase) -> Result<()> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("stdin")?;
     // Nobody writes to it, and a build without Unix sockets has no bufferevent for pipes.
     let end = base.event(stdin, What::READ, |event, _| {

@@ -17,8 +17,8 @@
 //! order. Here idle times beyond the wheel's span, a little over the idle limit, count as equal.
 //!
 //! Invariant: every entry is in exactly one of two places, the wheel or the car park. In the car
-//! park is what [`Evict::may_go`] was false for when the front came to it; such entries cost
-//! nothing any more, neither while ageing nor when the table is full. The guard of
+//! park is what [`Evict::may_go`] was false for when it came or the front came to it; such entries
+//! cost nothing any more, neither while ageing nor when the table is full. The guard of
 //! [`Aged::get_mut`] drives an entry out as soon as it may go.
 
 use std::borrow::Borrow;
@@ -245,10 +245,13 @@ impl<K: Clone + Eq + Hash, V: Evict> Aged<K, V> {
             }
             None => None,
         };
+        let may_go = value.may_go();
         let node = Node { key: key.clone(), value, tick: tick.0, seat: Seat::parked() };
         let id = self.nodes.insert(node);
         self.slots.insert(key, id.slot());
-        self.sit(id.slot(), tick.0);
+        if may_go {
+            self.sit(id.slot(), tick.0);
+        }
         self.counters.inserted += 1;
         Ok(Inserted { id: Id(id), left })
     }

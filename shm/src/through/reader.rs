@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::layout::{self, BOUND, Kind, SENT};
+use super::layout::{self, BOUND, Kind, LET_GO, SENT};
 use super::run::{self, Law};
 use super::{Missed, Published, Scribbled, Unfit, is_reserved};
 use crate::crash::{self, Point};
@@ -166,8 +166,9 @@ impl OutletReader {
             return Ok(nothing);
         }
         let most = most_bytes.min(most_credit).max(first);
-        let there = self.unread();
-        let run = run::take(&mut self.ring, self.law, there, most, out)?;
+        let (there, end) = (self.unread(), out.len());
+        let run = run::take(&mut self.ring, self.law, there, most, out);
+        let run = run.inspect_err(|_| out.truncate(end))?;
         crash::here(Point::RunTaken);
         self.note_end(run.end);
         Ok(Batch { records: run.records, bytes: run.bytes, kinds: run.kinds, ..nothing })
@@ -261,6 +262,13 @@ impl OutletReader {
         self.ends.drain(..gone);
         self.acked = end;
         Ok(true)
+    }
+
+    /// Whether the sender has given its ring to another relay, or is about to: what this one thinks
+    /// of it does not count any more.
+    pub fn is_let_go(&self) -> bool {
+        // SYNC: control.let_go. With the store in `Outlet::let_go`.
+        self.control.u32_at(LET_GO).load(Ordering::Acquire) != 0
     }
 
     /// Up to which record the receiver has them.

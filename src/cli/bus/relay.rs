@@ -13,7 +13,7 @@ use ringlane::reactor::Config;
 use ringlane::relay::daemon::{Options, Relay};
 use ringlane::relay::lock::{Lock, socket_of};
 
-use crate::cli::serve::say;
+use crate::cli::serve::{end_with_stdin, say};
 use crate::cli::{descriptors, parse_seconds};
 
 /// Descriptors per process: its socket, its bell's socket, its process.
@@ -41,6 +41,9 @@ pub struct Asked {
     /// After SIGTERM or SIGINT, how long what is under way may take; a second signal ends at once.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
     drain: Duration,
+    /// The end of stdin ends the process: how `ringlane demo` runs it.
+    #[arg(long, hide = true)]
+    child: bool,
 }
 
 /// Runs a relay until a signal ends it.
@@ -63,6 +66,12 @@ pub fn run(config: &Config, asked: &Asked) -> anyhow::Result<()> {
     say(&format!("processes {}", socket.trim_start_matches("unix://")));
     for address in relay.listening() {
         say(&format!("relays {address}"));
+    }
+    if let Some(address) = relay.showing() {
+        say(&format!("metrics {address}"));
+    }
+    if asked.child {
+        end_with_stdin(&base)?;
     }
     base.dispatch()?;
     let ended = relay.ended();

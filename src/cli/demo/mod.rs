@@ -1,6 +1,12 @@
-//! `ringlane demo`: data through an echo server and proxies, over every transport of this build,
-//! every byte checked, on each engine in turn.
+//! `ringlane demo`: the bus across a killed relay, every message counted; then data through an
+//! echo server and proxies, over every transport of this build, every byte checked, on each engine
+//! in turn.
 
+#[cfg(feature = "relay")]
+mod bus;
+#[cfg(not(feature = "relay"))]
+#[path = "bus_absent.rs"]
+mod bus;
 mod load;
 mod servers;
 mod stream;
@@ -10,7 +16,7 @@ use std::io::IsTerminal;
 use std::rc::Rc;
 
 use anyhow::{Result, anyhow};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ringlane::prelude::*;
 use ringlane::reactor::{Config, Engine};
@@ -25,9 +31,21 @@ use super::{descriptors, parse_bytes};
 /// Steps of the progress bar.
 const STEPS: u64 = 1000;
 
+/// A part of the demo.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    /// Two relays and four processes, one relay killed on the way.
+    Bus,
+    /// Bytes through every transport, on each engine.
+    Transports,
+}
+
 /// What was asked.
 #[derive(Args, Debug)]
 pub struct Asked {
+    /// Only this part of it.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// Bytes of mixed sizes to push through, over all connections.
     #[arg(long, default_value = "1G", value_parser = parse_bytes)]
     bytes: u64,
@@ -42,8 +60,18 @@ pub struct Asked {
     seed: u64,
 }
 
-/// Runs it and prints the table; an error if a byte was wrong.
+/// Runs it and prints the tables; an error if a message was lost or doubled, or a byte was wrong.
 pub fn run(config: &Config, asked: &Asked) -> Result<()> {
+    if asked.only != Some(Part::Transports) {
+        bus::run(&config.engine.to_string())?;
+    }
+    if asked.only != Some(Part::Bus) {
+        run_transports(config, asked)?;
+    }
+    Ok(())
+}
+
+fn run_transports(config: &Config, asked: &Asked) -> Result<()> {
     let plan = Plan {
         connections: asked.connections as usize,
         messages: asked.messages,

@@ -58,7 +58,11 @@ impl Inner {
         self.put_over(bev, made)
     }
 
-    fn put_over(&self, bev: Bufferevent, made: Result<Tls>) -> Result<(Bufferevent, Option<Shield>)> {
+    fn put_over(
+        &self,
+        bev: Bufferevent,
+        made: Result<Tls>,
+    ) -> Result<(Bufferevent, Option<Shield>)> {
         match made {
             Ok(tls) => Ok((tls.put_over(&self.base, bev), Some(Shield(tls)))),
             Err(error) => {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Names a host of one [`Routes`]: its place in the order of [`Routes::add_host`](super::Routes::add_host).
+/// Names a host of one [`Routes`](super::Routes): its place in the order in which
+/// [`Routes::add_host`](super::Routes::add_host) was told of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct HostId(pub u32);
 
@@ -65,7 +66,7 @@ impl Default for Policy {
             again_for: millis(30_000),
             backoff_max: millis(2_000),
             idle_max: millis(300_000),
-            dial_max: millis(1_000),
+            dial_max: millis(600),
             dial_min: millis(300),
             handshake_max: millis(3_000),
             trial: millis(200),
@@ -196,7 +197,8 @@ pub struct Route<'a> {
     pub peer: Option<Peer>,
     /// Round trip, smoothed.
     pub rtt: Option<Duration>,
-    /// Bytes sent and not acknowledged, as last told to [`Routes::set_unacked`](super::Routes::set_unacked).
+    /// Bytes sent and not acknowledged, as last told to
+    /// [`Routes::set_unacked`](super::Routes::set_unacked).
     pub unacked: u64,
     /// When it was last used.
     pub last_use: Option<Instant>,
