@@ -270,10 +270,14 @@ impl Core {
     /// A process has rung: it has sent or consumed something.
     pub fn rang(&mut self, conn: ConnId) {
         let Some(local) = self.locals.get(conn.0) else { return };
-        let fars = local.fars.iter().filter(|key| !self.consumed.contains(key));
-        let fars = fars.copied().collect::<Vec<_>>();
+        for key in &local.fars {
+            if let Some(far) = self.fars.get_mut(*key)
+                && !std::mem::replace(&mut far.watched, true)
+            {
+                self.consumed.push(*key);
+            }
+        }
         let nears = local.nears.clone();
-        self.consumed.extend(fars);
         for near in nears {
             self.ready(near);
         }
