@@ -195,7 +195,7 @@ impl Core {
         if let Some(holder) = self.names.get(&node).copied()
             && let Some(held) = self.locals.get(holder)
         {
-            let same = (held.epoch, held.nonce) == (epoch, nonce);
+            let same = held.nonce == nonce;
             if !replace && !same {
                 let (pid, since) = (held.pid, held.since);
                 self.say(conn, FromRelay::NameInUse { pid, since });
