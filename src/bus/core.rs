@@ -232,6 +232,8 @@ pub struct Core {
     events: VecDeque<Event>,
     /// Channels with records that are written and perhaps not published.
     dirty: Vec<Key>,
+    /// Something was published when there was no bell to be rung.
+    unrung: bool,
     /// Channels for which acknowledgements are waited for.
     waiting_room: BTreeSet<Key>,
 }
@@ -266,6 +268,7 @@ impl Core {
             todo: VecDeque::new(),
             events: VecDeque::new(),
             dirty: Vec::new(),
+            unrung: false,
             waiting_room: BTreeSet::new(),
         }
     }

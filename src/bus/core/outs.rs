@@ -135,7 +135,7 @@ impl Core {
         let rung = self.has_bell();
         let Some(out) = self.outs.get_mut(key) else { return };
         if !rung {
-            out.publish();
+            self.unrung |= out.publish();
         } else if !std::mem::replace(&mut out.listed, true) {
             self.dirty.push(key);
         }
@@ -148,13 +148,14 @@ impl Core {
 
     /// Lets the relay see everything that was written. Whether there was anything: then ring it.
     pub fn publish(&mut self) -> bool {
-        let mut published = false;
+        let mut published = std::mem::take(&mut self.unrung);
         for key in self.dirty.drain(..) {
             if let Some(out) = self.outs.get_mut(key) {
                 out.listed = false;
                 published |= out.publish();
             }
         }
+        self.unrung = published && !self.has_bell();
         published
     }
 
