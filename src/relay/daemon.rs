@@ -4,8 +4,8 @@
 //! ```text
 //!   socket.rs   processes and operators: lines over a Unix socket
 //!   bells.rs    a shm:// link with each process, whose bell serves all rings between the two
-//!   links.rs    other relays: who dials, who is there, which link is used
-//!   answers.rs  status, metrics, explanations, pings; http.rs: counters for Prometheus
+//!   links.rs    other relays: who dials, which link is used    guests.rs   who is there
+//!   answers.rs  status, metrics, explanations, pings          http.rs     counters
 //!   life.rs     signals, reload, drain, end
 //! ```
 //!
@@ -16,6 +16,7 @@
 mod answers;
 mod bells;
 mod clock;
+mod guests;
 mod http;
 mod life;
 mod links;
