@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
+use ringlane::reactor::Config;
 
 /// None.
 #[derive(Subcommand, Debug)]
 pub enum Verb {}
 
 /// Nobody can ask.
-pub fn run(verb: Verb) -> Result<ExitCode> {
+pub fn run(_config: &Config, verb: Verb, _dumb: bool) -> Result<ExitCode> {
     match verb {}
 }
