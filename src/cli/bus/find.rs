@@ -24,10 +24,10 @@ const NUMBERS: u32 = 9;
 pub struct At {
     /// The relay's socket, /run/x.sock or @name. Default: the relay that runs here; if there are
     /// several, say which.
-    #[arg(long, value_name = "PATH", global = true)]
+    #[arg(long, value_name = "PATH")]
     socket: Option<String>,
     /// The relay of this host of the cluster.
-    #[arg(long, value_name = "NAME", global = true, conflicts_with = "socket")]
+    #[arg(long, value_name = "NAME", conflicts_with = "socket")]
     host: Option<String>,
 }
 

@@ -15,6 +15,7 @@ mod check;
 mod explain;
 mod find;
 mod join;
+mod load;
 mod ping;
 mod recv;
 mod relay;
@@ -28,6 +29,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 use ringlane::reactor::Config;
+
+pub use load::{Load, run as load};
 
 /// What can be asked about a cluster.
 #[derive(Subcommand, Debug)]

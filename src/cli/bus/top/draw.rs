@@ -188,7 +188,7 @@ impl View {
     }
 }
 
-/// A table as wide as its cells; what has no room at the right is cut off.
+/// A table as wide as its cells.
 fn draw_table<const N: usize>(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -200,16 +200,24 @@ fn draw_table<const N: usize>(
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([names[column].len()]).max().unwrap_or(0) as u16
     };
-    let widths: Vec<u16> = (0..N).map(width).collect();
+    // Whole columns, as many as there is room for.
+    let mut room = i32::from(area.width) + 2;
+    let fits = |width: &u16| {
+        room -= i32::from(*width) + 2;
+        room >= 0
+    };
+    let widths: Vec<u16> = (0..N).map(width).take_while(fits).collect();
+    let shown = widths.len();
     let cell = |column: usize, text: &str| {
         let line = Line::from(text.to_string());
         let flush = column < left || column + 1 == N && left == 4;
         Cell::from(if flush { line.left_aligned() } else { line.right_aligned() })
     };
-    let head = Row::new(names.iter().enumerate().map(|(column, name)| cell(column, name)));
+    let names = names.iter().take(shown).enumerate();
+    let head = Row::new(names.map(|(column, name)| cell(column, name)));
     let head = head.style(Style::new().add_modifier(Modifier::REVERSED));
     let rows = rows.iter().map(|row| {
-        let row = row.iter().enumerate().map(|(column, text)| cell(column, text));
+        let row = row.iter().take(shown).enumerate().map(|(column, text)| cell(column, text));
         Row::new(row.collect::<Vec<_>>())
     });
     let table = Table::new(rows, widths.into_iter().map(Constraint::Length)).header(head);
