@@ -306,5 +306,10 @@ fn print(on: &Measuring, load: &Load<'_>, rows: &[Row]) -> String {
          the stream's median\n",
         seconds.as_secs_f64()
     );
-    format!("{head}\n{}", columns(&lines, 0))
+    let cut = rows.iter().filter(|row| row.trips.is_none()).map(|row| bytes(row.size as u64));
+    let cut = match cut.collect::<Vec<_>>() {
+        cut if cut.is_empty() => String::new(),
+        cut => format!("\n\n{}: too large for a request; sent in pieces", cut.join(", ")),
+    };
+    format!("{head}\n{}{cut}", columns(&lines, 0))
 }
