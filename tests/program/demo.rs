@@ -7,17 +7,8 @@ use nix::unistd::Pid;
 
 use crate::running::{Bounded, all_gone, children_of, complaint, output, program, until};
 
-const SMALL: [&str; 9] = [
-    "demo",
-    "--only",
-    "transports",
-    "--bytes",
-    "8M",
-    "--messages",
-    "2000",
-    "--connections",
-    "8",
-];
+const SMALL: [&str; 9] =
+    ["demo", "--only", "transports", "--bytes", "8M", "--messages", "2000", "--connections", "8"];
 
 #[test]
 fn every_byte_comes_back_on_each_engine() {

@@ -471,7 +471,8 @@ impl Core {
         let Some((link, bind)) = near.at else { return };
         let Ok(written) = near.reader.written() else { return };
         if near.acked() != written {
-            return;
+            // It may have been written between the two looks.
+            return self.ready(key);
         }
         near.stand = Stand::Ending;
         self.frame(link, &Frame::Fin { bind, last: written });

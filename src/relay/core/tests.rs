@@ -340,6 +340,25 @@ fn messages_go_from_ring_to_ring_in_order() {
 }
 
 #[test]
+fn who_looks_at_a_ring_takes_no_news_of_it_away() {
+    let mut pair = Pair::new();
+    let mut s = Sender::new(&mut pair, "d", 10);
+    let mut d = Receiver::new(&mut pair, "d", 20);
+    both(&mut pair, &mut d);
+    type Look = fn(&mut Core, Now);
+    let looks: [Look; 2] = [|core, _| drop(core.status()), |core, now| core.tick(now)];
+    for (i, look) in looks.into_iter().enumerate() {
+        // Published, and nobody is rung: the relay is awake and will look before it sleeps.
+        s.outlet.push(1, 0, &(i as u32).to_le_bytes()).unwrap();
+        s.outlet.publish();
+        let now = pair.now();
+        look(&mut pair.relays[0].core, now);
+        both(&mut pair, &mut d);
+        assert_eq!(d.got, numbers(i as u32 + 1));
+    }
+}
+
+#[test]
 fn nothing_is_lost_or_doubled_when_links_and_relays_die() {
     let mut pair = Pair::new();
     let mut s = Sender::new(&mut pair, "d", 10);

@@ -308,6 +308,7 @@ impl Inner {
         let now = self.base.now();
         self.links.borrow_mut().routes.heard(link, now);
         let Some(used) = used else { return };
+        self.core.borrow_mut().set_now(self.clock.now(&self.base));
         let heard = bev.input().with(|input| self.core.borrow_mut().link_input(used, input));
         self.kick();
         if let Some(Err(malformed)) = heard {

@@ -222,6 +222,7 @@ impl Inner {
 
     /// Reads what a connection says.
     fn hear(self: &Rc<Self>, conn: ConnId) {
+        self.core.borrow_mut().set_now(self.clock.now(&self.base));
         if self.said(conn).is_some_and(|said| self.hear_request(conn, &said)) {
             return;
         }
