@@ -28,6 +28,7 @@ shm-long *which:
 # A process killed behind every step of the protocol of shm://.
 shm-crash:
     cargo test -p ringlane-shm --features crash-points --test peers -- crash
+    cargo test -p ringlane-shm --features crash-points,mutants --test through
 
 # A stream through proxies over every transport, rdma:// included, both ends' checksums compared.
 chain bytes="1073741824":
@@ -50,3 +51,11 @@ advisories:
 # What one shm:// link costs a process that has 4,000: a round trip, and memory. About a minute.
 many *arguments:
     cargo bench -p ringlane-benches --bench many -- {{arguments}}
+
+# Every decoder, fuzzed for some seconds. `just fuzz --keep 600` keeps what reaches something new.
+fuzz *arguments:
+    fuzz/run {{arguments}}
+
+# The bus beside NATS, mosquitto, ZeroMQ and raw TCP; needs nats-server, mosquitto and libzmq3-dev.
+peers *arguments:
+    cargo bench -p ringlane-benches --features zmq --bench bus -- {{arguments}}

@@ -57,6 +57,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("api/", &["bytes", "log"]),
     ("benches/", &["*", "ringlane"]),
+    ("fuzz/", &["*", "ringlane"]),
     ("rdma-stub/", &["log", "ringlane-api", "ringlane-shm", "ringlane-tcp", "ringlane-uds"]),
     ("reactor/", &["io-uring", "libc", "log", "nix", "ringlane-api", "signal-hook", "socket2"]),
     ("shm/", &["libc", "log", "loom", "memmap2", "ringlane-api", "ringlane-uds"]),
@@ -393,6 +394,7 @@ fn the_environment_is_read_by_main_and_config_only() {
     }
     let excuses = [
         ("src/cli/child.rs", "current_exe: child servers are this program again"),
+        ("src/cli/demo/bus/hosts.rs", "temp_dir: a folder for the configuration of a cluster"),
         ("src/cli/perf/reference/names.rs", "temp_dir: a folder for fifos and mapped files"),
         ("tests/kit/src/sim/memory.rs", "temp_dir: nameless files that can be mapped"),
         ("tests/kit/src/suite/rig.rs", "temp_dir: files that the cases make"),

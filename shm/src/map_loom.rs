@@ -37,9 +37,19 @@ impl Map {
         &self.words[&at]
     }
 
-    /// What the double word at `at` says (acquire).
+    /// What the double word at `at` says (acquire), or eight bytes in a ring.
     pub fn load_u64(&self, at: usize) -> u64 {
-        self.words[&at].load(Ordering::Acquire)
+        if let Some(word) = self.words.get(&at) {
+            return word.load(Ordering::Acquire);
+        }
+        let mut bytes = [0; 8];
+        self.read(at, &mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Bytes mapped: nobody asks in a model.
+    pub fn len(&self) -> usize {
+        self.ring + self.bytes.len()
     }
 
     /// Appends a copy of bytes.

@@ -49,6 +49,12 @@ pub trait Attached {
 
     /// Whether room would be news to this side.
     fn wants_room(&self) -> bool;
+
+    /// Whether the peer was last seen on the processor that this thread runs on, so that it is
+    /// given way to before this side sleeps. Rings that do not know say no.
+    fn is_near(&self) -> bool {
+        false
+    }
 }
 
 /// Links whose ports were used since the transport looked last.

@@ -68,6 +68,36 @@ impl RecordHeader {
         }
     }
 
+    /// Appends a record in the form in which runs of them travel: back to back, payloads padded
+    /// to eight bytes.
+    ///
+    /// ```
+    /// use ringlane_shm::record::RecordHeader;
+    ///
+    /// let (mut run, header) = (Vec::new(), RecordHeader { len: 5, kind: 1, channel: 7 });
+    /// header.append(b"hello", &mut run);
+    /// assert_eq!(run, b"\x05\0\0\0\x01\0\x07\0hello\0\0\0");
+    /// assert_eq!(RecordHeader::split(&run), Some((header, &b"hello"[..], &b""[..])));
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if the payload has another length than the header says.
+    pub fn append(self, payload: &[u8], run: &mut Vec<u8>) {
+        assert_eq!(self.len as usize, payload.len(), "a header says how long its payload is");
+        run.extend_from_slice(&self.encode());
+        run.extend_from_slice(payload);
+        run.resize(run.len().next_multiple_of(8), 0);
+    }
+
+    /// The first record of a run, and what follows it; none where no whole one is left.
+    pub fn split(run: &[u8]) -> Option<(RecordHeader, &[u8], &[u8])> {
+        let (header, rest) = run.split_first_chunk()?;
+        let header = RecordHeader::decode(*header);
+        let padded = usize::try_from(header.len).ok()?.checked_next_multiple_of(8)?;
+        let (payload, rest) = rest.split_at_checked(padded)?;
+        Some((header, &payload[..header.len as usize], rest))
+    }
+
     /// Bytes of the whole record, if it fits into `most`.
     pub(crate) fn whole(self, most: u32) -> Option<u32> {
         let whole = self.len.checked_add(RECORD_HEADER_BYTES + 7)? & !7;

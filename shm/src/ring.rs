@@ -22,6 +22,7 @@ use crate::layout::Lane;
 use crate::map::{Map, processor};
 use crate::record::RECORD_HEADER_BYTES;
 use crate::sync::{Ordering, Shared};
+use crate::through::mutant::{self, Mutant};
 
 /// Set in the publish word when the ring was taken over: nothing is published any more.
 pub const FROZEN: u64 = 1 << 31;
@@ -98,6 +99,12 @@ pub(crate) fn forward(pos: u32, by: u32) -> u32 {
 fn pieces(lane: &Lane, pos: u32, n: usize) -> (usize, usize) {
     let at = (pos & (lane.cap - 1)) as usize;
     (lane.ring + at, n.min(lane.cap as usize - at))
+}
+
+/// Whether the consumer with counters in a map was last seen on this thread's processor.
+pub(crate) fn is_near(map: &Map, lane: Lane) -> bool {
+    let cpu = map.u32_at(lane.cpu).load(Ordering::Relaxed);
+    cpu != 0 && cpu == processor()
 }
 
 /// The writing end.
@@ -309,8 +316,7 @@ impl Producer {
     /// Whether the consumer was last seen on the processor that this thread runs on.
     pub fn is_near(&self) -> bool {
         debug_assert!(self.looks, "the consumer's counters lie beside the word");
-        let cpu = self.map.u32_at(self.lane.cpu).load(Ordering::Relaxed);
-        cpu != 0 && cpu == processor()
+        is_near(&self.map, self.lane)
     }
 
     /// Bytes of the ring.
@@ -347,21 +353,30 @@ impl Producer {
     pub fn publish_unless_frozen(&mut self, before: Published) -> Result<(), Frozen> {
         self.unstage();
         let after = Published { pos: self.next, ..self.word };
-        // SYNC: ring.word, and with the `fetch_or` in `Consumer::freeze`.
-        let swapped = self.map.u64_at(self.lane.word).compare_exchange(
-            before.word(),
-            after.word(),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
-        match swapped {
-            Ok(_) => {
-                crash::here(Point::Published);
-                self.word = after;
-                Ok(())
-            }
-            Err(found) => Err(Frozen(Published::of(found))),
+        if mutant::is(Mutant::TwoStores) {
+            self.exchange(before, Published { seq: before.seq, ..after })?;
+            self.exchange(Published { seq: before.seq, ..after }, after)?;
+        } else {
+            self.exchange(before, after)?;
         }
+        self.word = after;
+        Ok(())
+    }
+
+    fn exchange(&self, before: Published, after: Published) -> Result<(), Frozen> {
+        let word = self.map.u64_at(self.lane.word);
+        if mutant::is(Mutant::PlainStore) {
+            word.store(after.word(), Ordering::Release);
+            return Ok(());
+        }
+        // SYNC: ring.word, and with the `fetch_or` in `Consumer::freeze`.
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        let swapped = word.compare_exchange(before.word(), after.word(), success, failure);
+        let swapped = swapped.map_err(|found| Frozen(Published::of(found)));
+        if swapped.is_ok() {
+            crash::here(Point::Published);
+        }
+        swapped.map(drop)
     }
 
     /// Says that nothing comes behind what is published.

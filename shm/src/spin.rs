@@ -163,7 +163,11 @@ impl Shm {
     fn any_near(&mut self) -> bool {
         (0..self.hot.len()).any(|at| {
             let open = self.get(self.hot[at]).and_then(|link| link.open.as_ref());
-            open.is_some_and(|open| open.rings.tx.try_borrow().is_ok_and(|tx| tx.is_near()))
+            open.is_some_and(|open| {
+                let rings = &open.rings;
+                rings.tx.try_borrow().is_ok_and(|tx| tx.is_near())
+                    || rings.any_attached(|rings| rings.is_near())
+            })
         })
     }
 }

@@ -23,6 +23,7 @@
 mod assembly;
 mod calls;
 mod groups;
+mod handover;
 mod ins;
 mod link;
 mod neighbour;

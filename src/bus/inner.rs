@@ -214,7 +214,9 @@ impl Inner {
         match told {
             Told::Peer(event) => call(&self.callbacks.peer, |callback| callback(&event)),
             Told::Relay(event) => {
-                log_relay(&event);
+                if self.callbacks.relay.borrow().is_none() {
+                    log_relay(&event);
+                }
                 call(&self.callbacks.relay, |callback| callback(&event));
             }
             Told::Writable { to, chan } => {
@@ -330,6 +332,11 @@ impl Reading<'_> {
             match callback {
                 Some(callback) => callback(&Message::new(seen, &bus)),
                 None => inner.inbox.borrow_mut().push_back(OwnedMessage::of(seen)),
+            }
+            // One that was set meanwhile gets the next one.
+            let fresh = inner.callbacks.message.borrow_mut().take();
+            if fresh.is_some() {
+                *callback = fresh;
             }
             let more = if callback.is_some() {
                 inner.accepts()

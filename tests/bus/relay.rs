@@ -52,7 +52,6 @@ struct Rings {
 
 /// See the module text.
 pub struct Relay {
-    base: EventBase,
     memory: Memory,
     terms: Terms,
     nodes: RefCell<HashMap<String, Node>>,
@@ -71,7 +70,6 @@ impl Relay {
     /// Listens at `unix://@name`.
     pub fn start(base: &EventBase, name: &str, terms: Terms, run: u64) -> Rc<Relay> {
         let relay = Rc::new(Relay {
-            base: base.clone(),
             memory: Memory::new().unwrap(),
             terms,
             nodes: RefCell::default(),
@@ -209,7 +207,10 @@ impl Relay {
                 }
             }
             ToRelay::Ping { id } => self.say(&me, &FromRelay::Pong { id }),
-            ToRelay::GoneSeen { .. } | ToRelay::Leave | ToRelay::Ask(_) => {}
+            ToRelay::GoneSeen { .. }
+            | ToRelay::Leave
+            | ToRelay::Probed { .. }
+            | ToRelay::Ask(_) => {}
         }
     }
 
@@ -411,11 +412,6 @@ impl Relay {
         });
         gone.into_iter().for_each(|(src, line)| self.say(&src, &line));
         self.work();
-    }
-
-    /// The base it lives in.
-    pub fn base(&self) -> &EventBase {
-        &self.base
     }
 }
 

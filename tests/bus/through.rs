@@ -93,7 +93,7 @@ fn a_large_message_comes_whole() {
     let into = Rc::clone(&got);
     db.on_message(move |m| *into.borrow_mut() = m.bytes().to_vec());
     let web = world.open("web");
-    let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n * 7 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| ((n * 7) >> 3) as u8).collect();
     assert!(matches!(web.send("nobody", &bytes), Err(BusError::WouldBlock) | Ok(())));
     web.send_large("db", &SendOptions::default(), &bytes).unwrap();
     world.until(|| !got.borrow().is_empty());

@@ -96,6 +96,9 @@ impl Attached for Process {
     fn wants_room(&self) -> bool {
         self.blocked.get()
     }
+    fn is_near(&self) -> bool {
+        self.outlet.borrow().is_near()
+    }
 }
 
 /// What a relay has: it sends everything back to who it came from.
@@ -140,6 +143,9 @@ impl Attached for Relay {
     }
     fn wants_room(&self) -> bool {
         self.blocked.get()
+    }
+    fn is_near(&self) -> bool {
+        self.writer.borrow().is_near()
     }
 }
 

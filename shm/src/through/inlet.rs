@@ -26,25 +26,24 @@ pub enum Flow {
 /// The receiver's end. See the [module](super) for what lies where.
 ///
 /// ```no_run
-/// # fn map() -> std::rc::Rc<ringlane_shm::map::Map> { unimplemented!() }
-/// use ringlane_shm::through::{Flow, Inlet};
+/// use ringlane_shm::through::{Flow, Inlet, Scribbled};
 ///
-/// let mut inlet = Inlet::new(map(), 64 << 10);
-/// let mut private = Vec::new();
-/// let shown = inlet.walk(&mut private, 100, |seq, header, bytes| {
-///     println!("{seq}: {} bytes for channel {}", bytes.len(), header.channel);
-///     Flow::Go
-/// })?;
-/// assert_eq!((shown, inlet.consumed()), (0, 0));
-/// # Ok::<(), ringlane_shm::through::Scribbled>(())
+/// fn show(inlet: &mut Inlet, private: &mut Vec<u8>) -> Result<(), Scribbled> {
+///     let shown = inlet.walk(private, 100, |seq, header, bytes| {
+///         println!("{seq}: {} bytes for channel {}", bytes.len(), header.channel);
+///         Flow::Go
+///     })?;
+///     println!("{shown} records, up to number {}", inlet.consumed());
+///     Ok(())
+/// }
 /// ```
 #[derive(Debug)]
 pub struct Inlet {
-    map: Shared<Map>,
-    lane: Lane,
+    pub(super) map: Shared<Map>,
+    pub(super) lane: Lane,
     ring: Consumer,
     law: Law,
-    frozen: bool,
+    pub(super) frozen: bool,
 }
 
 impl Inlet {

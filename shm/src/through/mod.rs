@@ -34,15 +34,28 @@
 //! - `news` says whether the publish word has changed since this side last looked at it, not
 //!   whether something is left. Reading, `written` and `walk` look.
 //! - A skipped range is one record of kind [`SKIP`] with its count as payload, which only
-//!   [`InletWriter::skip`] writes: where a sender's ring has one, the sender has scribbled.
+//!   [`InletWriter::skip`] writes: where a sender's ring has one, the sender has scribbled. It
+//!   takes [`SKIP_BYTES`] of the credit, which both relays must count.
+//! - Who has failed with [`Scribbled`] may be asked again, and says so again or goes on with what
+//!   became sane; nothing that came of nonsense is let out.
+//! - In a forked child none of these maps is there: ask [`Fork`](crate::map::Fork) before any call.
 //! - Numbers and positions wrap. Whoever compares numbers takes their wrapping difference.
 //! - The page of a relay that was let go more than [`PAGES_MAX`] attachments ago is read no more.
 
 mod inlet;
 mod layout;
+#[cfg(all(loom, test))]
+mod model;
+#[cfg(feature = "mutants")]
+pub mod mutant;
+#[cfg(not(feature = "mutants"))]
+#[path = "no_mutant.rs"]
+pub(crate) mod mutant;
 mod outlet;
 mod reader;
 mod run;
+#[cfg(all(test, not(loom)))]
+mod wrap;
 mod writer;
 
 use std::fmt;
@@ -60,6 +73,9 @@ pub use writer::InletWriter;
 
 /// The kind of a record that stands for a range of numbers whose messages will not come.
 pub const SKIP: u16 = 4;
+
+/// Bytes of a whole record of that kind, which count as any other record's where room was promised.
+pub const SKIP_BYTES: u32 = 16;
 
 /// Whether a kind means something to rings themselves.
 fn is_reserved(kind: u16) -> bool {

@@ -8,7 +8,7 @@ use crate::crash::{self, Point};
 use crate::layout::Lane;
 use crate::map::Map;
 use crate::record::{RECORD_HEADER_BYTES, RecordHeader, Records, Refused, Reservation};
-use crate::ring::{Consumer, Producer};
+use crate::ring::{Consumer, Producer, is_near};
 use crate::sync::{Ordering, Shared};
 
 /// Bytes of payload that one record of an outlet may have, where its ring is large enough; longer
@@ -24,15 +24,20 @@ pub const PAGES_MAX: usize = 64;
 /// Without a relay it takes records until the ring is full.
 ///
 /// ```no_run
-/// # fn maps() -> [std::rc::Rc<ringlane_shm::map::Map>; 2] { unimplemented!() }
+/// use std::rc::Rc;
+///
+/// use ringlane_shm::map::Map;
+/// use ringlane_shm::record::Refused;
 /// use ringlane_shm::through::Outlet;
 ///
-/// let [segment, control] = maps();
-/// let mut outlet = Outlet::new(segment, 64 << 10);
-/// outlet.push(1, 7, b"accepted before there is a relay").expect("an empty ring has room");
-/// outlet.publish();
-/// let from = outlet.attach(control);
-/// assert_eq!((from.seq, outlet.written()), (0, 1));
+/// fn begin(segment: Rc<Map>, control: Rc<Map>) -> Result<Outlet, Refused> {
+///     let mut outlet = Outlet::new(segment, 64 << 10);
+///     outlet.push(1, 7, b"accepted before there is a relay")?;
+///     outlet.publish();
+///     let from = outlet.attach(control);
+///     assert_eq!((from.seq, outlet.written()), (0, 1));
+///     Ok(outlet)
+/// }
 /// ```
 #[derive(Debug)]
 pub struct Outlet {
@@ -65,7 +70,11 @@ impl Outlet {
 
     /// The same with its counters where `lane` says.
     pub(crate) fn laid(map: Shared<Map>, lane: Lane) -> Outlet {
-        let start = Published::default();
+        Outlet::laid_at(map, lane, Published::default())
+    }
+
+    /// The same where everything up to `start` was written and acknowledged.
+    pub(crate) fn laid_at(map: Shared<Map>, lane: Lane, start: Published) -> Outlet {
         let mut ring = Producer::told(Shared::clone(&map), lane, start, start.pos);
         ring.record_bytes_max = ring.record_bytes_max.min(RECORD_BYTES_MAX);
         Outlet {
@@ -76,7 +85,7 @@ impl Outlet {
             freed: start,
             control: None,
             earlier: VecDeque::new(),
-            sent: 0,
+            sent: start.seq,
             bound: 0,
         }
     }
@@ -186,8 +195,8 @@ impl Outlet {
         self.ring.published().seq
     }
 
-    /// Up to which record the receiver has them, and where it ends: the largest that was seen, after
-    /// another look.
+    /// Up to which record the receiver has them, and where that one ends: the largest that was
+    /// seen, after another look.
     ///
     /// # Errors
     /// The relay wrote nonsense into its control page. Attach another one.
@@ -204,6 +213,11 @@ impl Outlet {
     /// Bytes that are written and not acknowledged, filler and all.
     pub fn held(&self) -> u32 {
         self.ring.held()
+    }
+
+    /// Whether the relay was last seen on the processor that this thread runs on.
+    pub fn is_near(&self) -> bool {
+        self.control.as_ref().is_some_and(|control| is_near(control, self.lane))
     }
 
     /// Bytes of the ring.

@@ -166,8 +166,9 @@ impl OutletReader {
             return Ok(nothing);
         }
         let most = most_bytes.min(most_credit).max(first);
-        let there = self.unread();
-        let run = run::take(&mut self.ring, self.law, there, most, out)?;
+        let (there, end) = (self.unread(), out.len());
+        let run = run::take(&mut self.ring, self.law, there, most, out);
+        let run = run.inspect_err(|_| out.truncate(end))?;
         crash::here(Point::RunTaken);
         self.note_end(run.end);
         Ok(Batch { records: run.records, bytes: run.bytes, kinds: run.kinds, ..nothing })

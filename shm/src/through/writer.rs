@@ -5,8 +5,8 @@ use super::{Ended, Published, SKIP, Scribbled, Unfit, Unstored, follow, is_reser
 use crate::crash::{self, Point};
 use crate::layout::Lane;
 use crate::map::Map;
-use crate::record::{RecordHeader, Refused};
-use crate::ring::{Frozen, Producer, distance};
+use crate::record::Refused;
+use crate::ring::{Frozen, Producer, distance, is_near};
 use crate::sync::{Ordering, Shared};
 
 /// A relay's end of an [`Inlet`](super::Inlet).
@@ -98,6 +98,11 @@ impl InletWriter {
         self.ring.record_bytes_max()
     }
 
+    /// Whether the receiver was last seen on the processor that this thread runs on.
+    pub fn is_near(&self) -> bool {
+        is_near(&self.map, self.lane)
+    }
+
     /// Bytes of the ring.
     pub fn capacity(&self) -> u32 {
         self.lane.cap
@@ -155,7 +160,9 @@ impl InletWriter {
         Ok((records, split))
     }
 
-    /// Writes one small record that stands for `numbers` numbers whose messages do not come.
+    /// Writes one small record that stands for `numbers` numbers whose messages do not come: it
+    /// takes [`SKIP_BYTES`](super::SKIP_BYTES) of what was promised. Numbers that are unread stay
+    /// below 2^31, as a window of records does.
     pub fn skip(&mut self, numbers: u32) -> Result<(), Unstored> {
         if numbers == 0 {
             return Ok(());
@@ -188,27 +195,5 @@ impl InletWriter {
             Err(Frozen(found)) if found.frozen => Err(Ended::Frozen),
             Err(_) => Err(Ended::Scribbled),
         }
-    }
-}
-
-/// A header's bytes, for tests and for who makes runs.
-impl RecordHeader {
-    /// Appends a record in the form in which runs have them.
-    ///
-    /// ```
-    /// use ringlane_shm::record::RecordHeader;
-    ///
-    /// let mut run = Vec::new();
-    /// RecordHeader { len: 5, kind: 1, channel: 7 }.append(b"hello", &mut run);
-    /// assert_eq!(run, b"\x05\0\0\0\x01\0\x07\0hello\0\0\0");
-    /// ```
-    ///
-    /// # Panics
-    /// Panics if the payload has another length than the header says.
-    pub fn append(self, payload: &[u8], run: &mut Vec<u8>) {
-        assert_eq!(self.len as usize, payload.len(), "a header says how long its payload is");
-        run.extend_from_slice(&self.encode());
-        run.extend_from_slice(payload);
-        run.resize(run.len().next_multiple_of(8), 0);
     }
 }

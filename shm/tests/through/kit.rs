@@ -18,7 +18,6 @@ pub const CAP: u32 = 4096;
 pub struct Memory {
     fd: OwnedFd,
     bytes: usize,
-    fork: Rc<Fork>,
 }
 
 impl Memory {
@@ -26,16 +25,25 @@ impl Memory {
         let config = Config { engine: Engine::Epoll, ..Config::default() };
         let mut reactor = best(&config).unwrap();
         let fd = reactor.sys().memory(bytes as u64).unwrap().into_os().unwrap();
-        Memory { fd, bytes, fork: Rc::new(Fork::new().unwrap()) }
+        Memory { fd, bytes }
+    }
+
+    /// The same file, as another process has it.
+    pub fn again(&self) -> Memory {
+        Memory { fd: self.fd.try_clone().unwrap(), bytes: self.bytes }
     }
 
     pub fn map(&self) -> Rc<Map> {
-        Map::new(self.fd.as_fd(), self.bytes, 1, &self.fork).unwrap()
+        Map::new(self.fd.as_fd(), self.bytes, 1, &fork()).unwrap()
     }
 
     pub fn read_only(&self) -> Rc<Map> {
-        Map::read_only(self.fd.as_fd(), self.bytes, 1, &self.fork).unwrap()
+        Map::read_only(self.fd.as_fd(), self.bytes, 1, &fork()).unwrap()
     }
+}
+
+fn fork() -> Rc<Fork> {
+    Rc::new(Fork::new().unwrap())
 }
 
 /// A sender's ring, and what of it a relay gets.

@@ -2,5 +2,11 @@
 //! and in order, whoever of the relays comes and goes.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "crash-points")]
+mod death;
+mod hostile;
 mod kit;
+mod model;
+#[cfg(all(feature = "crash-points", feature = "mutants"))]
+mod mutants;
 mod relay;

@@ -1,7 +1,7 @@
 //! What goes through, as long as everybody is honest.
 
 use ringlane_shm::record::{MORE, Refused};
-use ringlane_shm::through::{Ended, Flow, LARGE_BYTES, Missed, Unstored};
+use ringlane_shm::through::{Ended, Flow, LARGE_BYTES, Missed, SKIP_BYTES, Unstored};
 
 use crate::kit::{CAP, Receiver, Sender, record};
 
@@ -159,7 +159,9 @@ fn a_skipped_range_is_consumed_and_not_shown() {
     let mut writer = receiver.writer();
     writer.push_run(&record(b"1")).unwrap();
     writer.skip(0).unwrap();
+    let room = writer.room().unwrap();
     writer.skip(40).unwrap();
+    assert_eq!(writer.room(), Ok(room - SKIP_BYTES));
     writer.push_run(&record(b"42")).unwrap();
     writer.publish().unwrap();
     writer.skip(3).unwrap();

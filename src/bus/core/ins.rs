@@ -7,6 +7,7 @@ use std::rc::Rc;
 use ringlane_api::slab::Key;
 
 use super::assembly::{Assembly, Budget, Piece};
+use super::handover::kept;
 use super::neighbour::Neighbour;
 use super::{Core, Event, kind};
 use crate::bus::event::{InCounts, InStatus, PeerEvent};
@@ -15,7 +16,7 @@ use crate::shm::RecordHeader;
 use crate::shm::through::{Flow, Inlet, Scribbled};
 
 /// How many streams of one channel are kept: a sender that begins anew again and again waits.
-const STREAMS_MAX: usize = 4;
+pub(super) const STREAMS_MAX: usize = 4;
 
 /// Sizes that a ring may have.
 const RING_BYTES: std::ops::RangeInclusive<u32> = 4 << 10..=64 << 20;
@@ -45,17 +46,17 @@ pub(super) enum Source {
 /// What one instance of a sender writes.
 #[derive(Debug)]
 pub(super) struct Stream {
-    epoch: u64,
-    nonce: Nonce,
-    ring: u32,
+    pub epoch: u64,
+    pub nonce: Nonce,
+    pub ring: u32,
     pub source: Source,
     /// Nothing comes behind that record; and whether the sender said so itself.
-    end: Option<(u32, bool)>,
+    pub end: Option<(u32, bool)>,
     assembly: Assembly,
     /// There may be something to read, whatever the ring says.
     pub left: bool,
     /// The relay has the ring.
-    handed: bool,
+    pub handed: bool,
     consumed: u32,
 }
 
@@ -91,10 +92,10 @@ impl Stream {
 /// A channel that is received on.
 #[derive(Debug)]
 pub(super) struct In {
-    from: Rc<str>,
-    chan: u16,
+    pub from: Rc<str>,
+    pub chan: u16,
     pub streams: VecDeque<Box<Stream>>,
-    waiting: Option<Arrival>,
+    pub waiting: Option<Arrival>,
     budget: Budget,
     counts: InCounts,
     /// The first stream is in somebody's hands.
@@ -306,7 +307,7 @@ impl Core {
     }
 
     /// A fresh ring for a stream that begins.
-    fn install(&mut self, key: Key, arrival: Arrival) {
+    pub(super) fn install(&mut self, key: Key, arrival: Arrival) {
         let ring = arrival.terms.ring.clamp(*RING_BYTES.start(), *RING_BYTES.end());
         let ring = if ring.is_power_of_two() { ring } else { ring.next_power_of_two() };
         let made = match self.setup.memory.make_inlet(ring) {
@@ -319,6 +320,7 @@ impl Core {
                 return self.retry_soon();
             }
         };
+        kept::keep(&made);
         let Arrival { from, chan, epoch, nonce, .. } = arrival;
         let source = Source::Inlet(Inlet::new(made.map, ring));
         let mut stream = self.stream_of(&from, (epoch, nonce), ring, source);
@@ -334,73 +336,6 @@ impl Core {
                 ring,
             };
             self.say(Said { line, fds: vec![made.fd] });
-        }
-    }
-
-    /// The current ring of a channel, with what is unread, goes to the relay in fresh memory.
-    pub(super) fn hand_inlet_over(&mut self, key: Key) {
-        let Some(into) = self.ins.get_mut(key) else { return };
-        let (from, chan) = (into.from.to_string(), into.chan);
-        let Some(stream) = into.streams.back_mut() else { return };
-        let Source::Inlet(inlet) = &mut stream.source else { return };
-        if stream.end.is_some() {
-            return;
-        }
-        stream.left = true;
-        stream.handed = false;
-        let (ring, epoch, nonce) = (stream.ring, stream.epoch, stream.nonce);
-        let made = match self.setup.memory.make_inlet(ring) {
-            Ok(made) => made,
-            Err(error) => {
-                log::error!("bus: no ring to receive from {from} with the new relay: {error}");
-                return self.retry_soon();
-            }
-        };
-        match inlet.hand_over(made.map, ring) {
-            Ok(fresh) => *inlet = fresh,
-            Err(Scribbled) => {
-                log::error!("bus: the relay wrote nonsense into the ring of {from}");
-                stream.end = Some((inlet.consumed(), false));
-                return;
-            }
-        }
-        stream.handed = true;
-        self.handed.1 += 1;
-        let line = ToRelay::Segment { from, chan, epoch, nonce, att: self.handed.1, ring };
-        self.say(Said { line, fds: vec![made.fd] });
-    }
-
-    pub(super) fn hand_inlets_over(&mut self) {
-        let keys: Vec<Key> = self.ins.iter().map(|(key, _)| key).collect();
-        keys.into_iter().for_each(|key| self.hand_inlet_over(key));
-    }
-
-    /// Nothing is stored any more by the relay that has the rings, and nothing ended that is sent.
-    pub(super) fn freeze_all(&mut self) {
-        self.outs.iter().for_each(|(_, out)| out.let_go());
-        for (_, into) in self.ins.iter_mut() {
-            into.waiting = None;
-            for stream in &mut into.streams {
-                stream.left = true;
-                stream.handed = false;
-                if let Source::Inlet(inlet) = &mut stream.source {
-                    inlet.freeze();
-                }
-            }
-        }
-    }
-
-    pub(super) fn retry_inlets(&mut self) {
-        let keys: Vec<Key> = self.ins.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            let Some(into) = self.ins.get_mut(key) else { continue };
-            if into.streams.len() < STREAMS_MAX
-                && let Some(arrival) = into.waiting.take()
-            {
-                self.install(key, arrival);
-            } else if into.streams.back().is_some_and(|stream| !stream.handed) && self.is_here() {
-                self.hand_inlet_over(key);
-            }
         }
     }
 

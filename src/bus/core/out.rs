@@ -33,7 +33,7 @@ pub(super) enum Way {
     /// The relay introduces a neighbour, and has said which token once it is there.
     Meeting(Option<Nonce>),
     /// Through the relay.
-    Ring { outlet: Outlet, fd: OwnedFd },
+    Ring { outlet: Box<Outlet>, fd: OwnedFd },
     /// To a neighbour, with the number of messages sent.
     Direct { neighbour: Rc<dyn Neighbour>, sent: u32 },
     /// There is none. Asked again after a while.
@@ -381,6 +381,9 @@ impl Out {
 
     /// Whether a message of so many bytes would be taken now.
     pub fn has_room(&mut self, bytes: u32, limits: &Limits) -> bool {
+        if self.close_said {
+            return false;
+        }
         if !self.is_open() {
             return self.queue.is_empty() || self.queued + bytes as usize <= limits.queue_bytes;
         }

@@ -1,6 +1,5 @@
 //! What the user sends, and what the relay says of it.
 
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use ringlane_api::slab::Key;
@@ -9,9 +8,7 @@ use super::out::{Head, Offer, Out, Way};
 use super::{Core, Event, Millis, TOKEN_CHAN, kind};
 use crate::bus::error::BusError;
 use crate::bus::event::{OutStatus, PeerEvent, Undelivered};
-use crate::bus::local::{Place, Said, Terms, ToRelay};
-use crate::bus::memory::Memory;
-use crate::shm::through::{Outlet, Published};
+use crate::bus::local::{Terms, ToRelay};
 
 /// A name that has no way is asked for again after so long.
 const NO_PATH: Millis = 1000;
@@ -93,6 +90,12 @@ impl Core {
         if let Way::None { why, .. } = &out.way {
             return Err(BusError::NoPath { to: out.to.clone(), why: why.clone() });
         }
+        if out.closing && out.close_said {
+            // The next stream begins when this one is through.
+            out.wanted = Some(0);
+            return Err(BusError::WouldBlock);
+        }
+        out.closing = false;
         let ttl = what.ttl.or(out.terms.map(|terms| terms.ttl_ms)).filter(|ttl| *ttl > 0);
         let deadline = ttl.map(|ttl| now + Millis::from(ttl));
         let flag = if deadline.is_some() { kind::DEADLINE } else { 0 };
@@ -202,90 +205,6 @@ impl Core {
         self.make_ring(key);
     }
 
-    /// A ring to send from through the relay, with what waits for it.
-    fn make_ring(&mut self, key: Key) {
-        let memory = self.setup.memory.clone();
-        let Some(out) = self.outs.get_mut(key) else { return };
-        let Some(terms) = out.terms else { return };
-        match memory.make_outlet(terms.ring) {
-            Ok(made) => {
-                let outlet = Outlet::new(made.map, terms.ring);
-                out.way = Way::Ring { outlet, fd: made.fd };
-                self.attach(key);
-                self.work_on(key);
-            }
-            Err(error) => {
-                log::error!("bus: no ring to send to {}: {error}", out.to);
-                self.retry_soon();
-            }
-        }
-    }
-
-    /// Hands a ring to the relay that is here, with a fresh control page.
-    fn attach(&mut self, key: Key) {
-        if !self.is_here() {
-            return;
-        }
-        let (memory, epoch) = (self.setup.memory.clone(), self.setup.epoch);
-        let att = self.handed.0 + 1;
-        let Some(out) = self.outs.get_mut(key) else { return };
-        match attached(out, &memory, (epoch, att)) {
-            Ok(Some(said)) => {
-                self.handed.0 = att;
-                self.say(said);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                log::error!("bus: no control page for the ring to {}: {error}", out.to);
-                // Everything once more, with a relay that knows nothing.
-                self.retry_soon();
-            }
-        }
-    }
-
-    /// The relay is here, perhaps a new one: it is told all.
-    pub(super) fn hand_everything_over(&mut self) {
-        let keys: Vec<Key> = self.outs.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            let Some(out) = self.outs.get_mut(key) else { continue };
-            out.close_said = false;
-            let (id, to, chan) = (out.id, out.to.clone(), out.chan);
-            match &out.way {
-                Way::Ring { .. } => self.attach(key),
-                Way::Asked | Way::Meeting(_) => {
-                    out.way = Way::Asked;
-                    self.say_line(ToRelay::Open { id, to, chan });
-                }
-                Way::Direct { .. } | Way::None { .. } => {}
-            }
-            self.work_on(key);
-        }
-        self.ask_for_members();
-        self.hand_inlets_over();
-    }
-
-    /// What failed is tried again.
-    pub(super) fn retry(&mut self) {
-        let keys: Vec<Key> = self.outs.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            let Some(out) = self.outs.get(key) else { continue };
-            if matches!(out.way, Way::Asked) {
-                let (id, to, chan) = (out.id, out.to.clone(), out.chan);
-                self.say_line(ToRelay::Open { id, to, chan });
-            }
-        }
-        self.retry_inlets();
-    }
-
-    /// The epoch changes: what was not acknowledged begins new streams.
-    pub(super) fn begin_streams_anew(&mut self) {
-        let limits = self.setup.limits;
-        for (_, out) in self.outs.iter_mut() {
-            out.begin_anew();
-            debug_assert!(out.has_room(0, &limits) || !out.is_open());
-        }
-    }
-
     pub(super) fn bound(&mut self, id: u32, epoch: u64) {
         let Some((_, out)) = self.out_by_id(id) else { return };
         (out.epoch, out.here, out.why) = (epoch, true, None);
@@ -357,10 +276,14 @@ impl Core {
     }
 
     pub(super) fn out_closed(&mut self, id: u32) {
-        if let Some(key) = self.out_ids.get(&id).copied() {
-            self.forget(key);
-            self.closed_if_through();
+        let Some(key) = self.out_ids.get(&id).copied() else { return };
+        self.groups_have_room(key);
+        if let Some(out) = self.forget(key)
+            && out.wanted.is_some()
+        {
+            self.events.push_back(Event::Writable { to: out.node, chan: out.chan });
         }
+        self.closed_if_through();
     }
 
     pub(super) fn close_out(&mut self, key: Key) {
@@ -508,28 +431,6 @@ impl Core {
     pub fn out_status(&self) -> Vec<OutStatus> {
         self.outs.iter().map(|(_, out)| out.status()).collect()
     }
-}
-
-/// What is said to a relay that gets a ring, if the channel has one.
-fn attached(
-    out: &mut Out,
-    memory: &Memory,
-    (epoch, att): (u64, u32),
-) -> std::io::Result<Option<Said<ToRelay>>> {
-    let Way::Ring { outlet, fd } = &mut out.way else { return Ok(None) };
-    let (data, control): (OwnedFd, _) = (fd.try_clone()?, memory.make_control()?);
-    let Published { seq, pos, .. } = outlet.attach(control.map);
-    let line = ToRelay::Attach {
-        id: out.id,
-        to: out.to.clone(),
-        chan: out.chan,
-        epoch,
-        att,
-        from: Place { seq, pos },
-        expected: out.epoch,
-        ring: outlet.capacity(),
-    };
-    Ok(Some(Said { line, fds: vec![data, control.fd] }))
 }
 
 /// Takes out of what was not delivered what another member of a group may have.

@@ -24,7 +24,6 @@ pub(super) struct Source {
     pub reader: OutletReader,
     pub att: u32,
     pub epoch: u64,
-    pub chan: u16,
 }
 
 /// A core, and a relay that these tests play.
@@ -128,9 +127,9 @@ impl Rig {
                 let host = "b".to_string();
                 Some(FromRelay::Path { id: *id, node, host, terms: terms(self.class), direct })
             }
-            ToRelay::Attach { id, chan, epoch, att, from, ring, .. } => {
+            ToRelay::Attach { id, epoch, att, from, ring, .. } => {
                 let source = self.attached(&fds, *ring, (from.seq, from.pos));
-                let source = Source { reader: source, att: *att, epoch: *epoch, chan: *chan };
+                let source = Source { reader: source, att: *att, epoch: *epoch };
                 self.sources.insert(*id, source);
                 None
             }

@@ -72,6 +72,29 @@ fn two_relays_with_one_secret_know_each_other_by_host_and_instance() {
     assert_eq!(b, Ok(Step::Known(peer("a", b'a'))));
 }
 
+/// Worked out from `docs/wire.md` by another program.
+#[test]
+fn the_proofs_are_those_that_the_page_of_the_wire_describes() {
+    let mut pair = Pair::new(me("a"), me("b"));
+    assert_eq!((pair.at_b(), pair.at_a()), (Ok(Step::Wait), Ok(Step::Wait)));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let dialler = "c7db979dc46537261f972cf1e347ee934316d752186328a96c18c8eeebabbb80";
+    assert_eq!(hex(&pair.to_b[8..]), dialler);
+    assert!(matches!(pair.at_b(), Ok(Step::Known(_))));
+    pair.acceptor.admit(&mut pair.to_a);
+    let acceptor = "76209ad77a4a7bb0e76a5d66c044da6c547d9bac311ffd942b585d484f23613f";
+    assert_eq!(hex(&pair.to_a[8..]), acceptor);
+}
+
+#[test]
+fn the_page_of_the_wire_has_every_reason_of_a_refusal() {
+    let page = include_str!("../../../docs/wire.md");
+    for why in Refused::ALL.iter().filter(|&&why| why != Refused::NotARelay) {
+        let row = format!("\n| {} | {why}", *why as u8);
+        assert!(page.contains(&row), "docs/wire.md lacks {row:?}");
+    }
+}
+
 #[test]
 fn the_newest_version_that_both_speak_is_taken() {
     let [a, b] = Pair::new(me("a").speaking(1..=4), me("b").speaking(3..=9)).run();
