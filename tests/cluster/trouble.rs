@@ -165,7 +165,6 @@ impl World {
         if self.plan.slow_consumers && self.rng.chance(500) {
             process.pace = Some(1 + self.rng.below(5) as u32);
         }
-        process.deaf_to_hang_up = crate::mutant::deaf(self.mutant);
         let (name, lines) = (of.name.clone(), of.lines.len());
         self.log(|| format!("process {number} starts as {name}, epoch {epoch}"));
         self.processes.push(process);

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use ringlane_api::slab::Key;
 
 use super::assembly::{Assembly, Budget, Piece};
+use super::handover::kept;
 use super::neighbour::Neighbour;
 use super::{Core, Event, kind};
 use crate::bus::event::{InCounts, InStatus, PeerEvent};
@@ -319,6 +320,7 @@ impl Core {
                 return self.retry_soon();
             }
         };
+        kept::keep(&made);
         let Arrival { from, chan, epoch, nonce, .. } = arrival;
         let source = Source::Inlet(Inlet::new(made.map, ring));
         let mut stream = self.stream_of(&from, (epoch, nonce), ring, source);

@@ -3,6 +3,7 @@
 //! The order of stores is the protocol: the publish word, then the bell, then the acknowledgement;
 //! `sent`, then the bytes.
 
+use ringlane_api::mutant::{self, Mutant};
 use ringlane_api::slab::Key;
 
 use crate::bus::local::Class;
@@ -38,7 +39,8 @@ impl Core {
             self.publish_all();
             self.fill_all();
             self.flush_links();
-            if self.dirty.is_empty() && self.touched.is_empty() {
+            let calm = self.dirty.is_empty() && self.touched.is_empty();
+            if calm || mutant::on(Mutant::BusAckEarly) {
                 break;
             }
             rounds += 1;
@@ -88,6 +90,9 @@ impl Core {
         let Some(near) = self.nears.get_mut(key) else { return };
         let gaps = near.terms.class == Class::Latest;
         let mut credit = near.limit.saturating_sub(near.sent_bytes);
+        if mutant::on(Mutant::BusCreditIgnored) {
+            credit = u64::MAX;
+        }
         let gap = near.reader.next().wrapping_sub(near.sent.wrapping_add(1));
         if gap > 0 {
             credit = credit.saturating_sub(u64::from(SKIP_BYTES));
