@@ -55,3 +55,7 @@ many *arguments:
 # Every decoder, fuzzed for some seconds. `just fuzz --keep 600` keeps what reaches something new.
 fuzz *arguments:
     fuzz/run {{arguments}}
+
+# The bus beside NATS, mosquitto, ZeroMQ and raw TCP; needs nats-server, mosquitto and libzmq3-dev.
+peers *arguments:
+    cargo bench -p ringlane-benches --features zmq --bench bus -- {{arguments}}

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("say: NAME SOCKET [TO COUNT]".into());
     };
     let bus = Bus::open_at(&base, name, socket)?;
-    bus.on_peer(|event| println!("{event:?}"));
+    bus.on_peer(|event| println!("{event}"));
     bus.on_relay(|event| println!("{event:?}"));
     let got = Rc::new(Cell::new(0_u64));
     let counted = Rc::clone(&got);
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             while sent.get() < count {
                 match sender.send(&to, format!("message {}", sent.get()).as_bytes()) {
                     Ok(()) => sent.set(sent.get() + 1),
-                    Err(BusError::WouldBlock { .. }) => return,
+                    Err(BusError::WouldBlock) => return,
                     Err(error) => return eprintln!("{error}"),
                 }
             }

@@ -106,6 +106,8 @@ pub use ringlane_shm::map;
 /// ```
 #[cfg(feature = "shm")]
 pub mod shm {
+    #[doc(hidden)]
+    pub use ringlane_shm::crash;
     pub use ringlane_shm::map::{self, Fork, Map};
     pub use ringlane_shm::port::{Attached, Port, Slot};
     pub use ringlane_shm::record::{Borrowed, MORE, RecordHeader, Refused, RingSlice};

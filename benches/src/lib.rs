@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod board;
 pub mod cell;
 pub mod count;
 pub mod link;
@@ -25,3 +26,4 @@ pub mod resident;
 pub mod server;
 pub mod stats;
 pub mod table;
+pub mod talk;

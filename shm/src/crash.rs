@@ -11,6 +11,7 @@
 //!   consumer    WordLoaded  Copied  Released      Borrowed
 //!   through     ControlMade  RunTaken  BoundMarked  SentMarked  AckedMarked  RunWritten
 //!               Shown  Frozen  UnreadCopied  HandedOver
+//!   relay       OpenSaid  OpenHeard  StoredLooked  ResumeHeard  Appended  AckSaid  AckHeard
 //!   both        BellTaken  Rung  Announced  Resting  Woken  Blocked  Ending
 //! ```
 
@@ -89,6 +90,20 @@ pub enum Point {
     UnreadCopied,
     /// Its words are stored; no relay has it.
     HandedOver,
+    /// A relay has asked to send on a channel.
+    OpenSaid,
+    /// A channel is bound to the link that it was asked for on; nothing is answered.
+    OpenHeard,
+    /// The publish word was looked at; where to go on is not said.
+    StoredLooked,
+    /// It was heard where to go on; nothing is marked.
+    ResumeHeard,
+    /// A run of records stands in a link's output.
+    Appended,
+    /// An acknowledgement stands in a link's output.
+    AckSaid,
+    /// An acknowledgement was heard; it is not marked.
+    AckHeard,
 }
 
 impl Point {
@@ -135,40 +150,61 @@ impl Point {
         Point::UnreadCopied,
         Point::HandedOver,
     ];
+
+    /// Those of a relay's own.
+    pub const RELAY: [Point; 7] = [
+        Point::OpenSaid,
+        Point::OpenHeard,
+        Point::StoredLooked,
+        Point::ResumeHeard,
+        Point::Appended,
+        Point::AckSaid,
+        Point::AckHeard,
+    ];
 }
 
 const _: () = assert!(Point::ALL[Point::ALL.len() - 1] as usize + 1 == Point::ALL.len(), "all");
 const _: () = assert!(Point::THROUGH[0] as usize == Point::ALL.len(), "each in one of two lists");
 
 #[cfg(feature = "crash-points")]
-pub use armed::arm;
-#[cfg(feature = "crash-points")]
 use armed::pass;
+#[cfg(feature = "crash-points")]
+pub use armed::{arm, watch};
 #[cfg(not(feature = "crash-points"))]
 use harmless::pass;
 
 /// Says that a step was made.
 #[inline(always)]
-pub(crate) fn here(point: Point) {
+pub fn here(point: Point) {
     pass(point);
 }
 
 #[cfg(feature = "crash-points")]
 mod armed {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
     use super::Point;
 
     /// Where, how often before, and what then.
     type Armed = (Point, u32, fn());
 
+    /// What is called at every point.
+    type Watch = Box<dyn FnMut(Point)>;
+
     thread_local! {
         static ARMED: Cell<Option<Armed>> = const { Cell::new(None) };
+        static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
     }
 
     /// Calls `then` when this thread has come by `point` for the `nth` time, from 1.
     pub fn arm(point: Point, nth: u32, then: fn()) {
         ARMED.set(Some((point, nth, then)));
+    }
+
+    /// Calls `each` for every point that this thread comes by, in place of what was called before.
+    /// A watch that unwinds is not called again.
+    pub fn watch(each: Option<Box<dyn FnMut(Point)>>) {
+        WATCH.set(each);
     }
 
     pub(super) fn pass(point: Point) {
@@ -179,6 +215,10 @@ mod armed {
             }
             Some((armed, left, then)) if armed == point => ARMED.set(Some((armed, left - 1, then))),
             _ => {}
+        }
+        if let Some(mut watch) = WATCH.take() {
+            watch(point);
+            WATCH.set(Some(watch));
         }
     }
 }

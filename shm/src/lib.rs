@@ -30,11 +30,8 @@
 #![deny(unsafe_code)]
 
 pub mod bell;
-#[cfg(feature = "crash-points")]
+#[doc(hidden)]
 pub mod crash;
-#[cfg(not(feature = "crash-points"))]
-#[allow(dead_code, reason = "the list of points is for tests that arm one")]
-mod crash;
 pub mod layout;
 pub mod record;
 pub mod ring;

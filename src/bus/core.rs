@@ -32,7 +32,7 @@ mod outs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use ringlane_api::slab::{Key, Slab};
@@ -226,7 +226,7 @@ pub struct Core {
     /// Channels with records that are written and perhaps not published.
     dirty: Vec<Key>,
     /// Channels for which acknowledgements are waited for.
-    waiting_room: HashSet<Key>,
+    waiting_room: BTreeSet<Key>,
 }
 
 impl Core {
@@ -257,7 +257,7 @@ impl Core {
             todo: VecDeque::new(),
             events: VecDeque::new(),
             dirty: Vec::new(),
-            waiting_room: HashSet::new(),
+            waiting_room: BTreeSet::new(),
         }
     }
 

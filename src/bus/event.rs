@@ -1,5 +1,6 @@
 //! What the bus tells its user, beside messages.
 
+use std::fmt;
 use std::rc::Rc;
 
 /// A message that was accepted for a peer and that it has not consumed, as far as that is known.
@@ -199,4 +200,42 @@ pub struct InStatus {
     pub epoch: u64,
     /// What was counted.
     pub counts: InCounts,
+}
+
+impl fmt::Display for PeerEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerEvent::Here { node, chan, .. } => write!(f, "{node}/{chan} is there"),
+            PeerEvent::Waiting { node, chan, why } => {
+                write!(f, "messages to {node}/{chan} wait: {why}")
+            }
+            PeerEvent::Gone { node, chan, first, exact: true, undelivered, .. } => write!(
+                f,
+                "{node}/{chan} has died; the first message that it had not consumed is number \
+                 {first}, and {} are still here",
+                undelivered.len()
+            ),
+            PeerEvent::Gone { node, chan, first, sent, undelivered, .. } => write!(
+                f,
+                "{node}/{chan} has died; it is not known how many of the messages {first} to \
+                 {sent} it had consumed, and {} are still here",
+                undelivered.len()
+            ),
+            PeerEvent::Ended { node, chan, last, clean: true, .. } => {
+                write!(f, "{node}/{chan} has ended behind message {last}")
+            }
+            PeerEvent::Ended { node, chan, last, .. } => {
+                write!(f, "{node}/{chan} has died; message {last} was the last that came")
+            }
+            PeerEvent::Stuck { node, chan, for_ms, why } => {
+                write!(f, "messages to {node}/{chan} have not moved for {for_ms} ms: {why}")
+            }
+            PeerEvent::NoPath { node, chan, why, .. } => {
+                write!(f, "there is no way to {node}/{chan}: {why}")
+            }
+            PeerEvent::TooLarge { node, chan } => {
+                write!(f, "a message of {node}/{chan} was larger than its budget")
+            }
+        }
+    }
 }

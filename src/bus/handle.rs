@@ -138,6 +138,22 @@ impl Bus {
         }
     }
 
+    /// Asked before each message: while it says no, messages stay where they are, and count as not
+    /// consumed. After it has changed its mind, [`Bus::look_again`] sets things going.
+    pub fn accept_while(&self, accepts: impl Fn() -> bool + 'static) {
+        if let Ok(inner) = self.inner() {
+            drop(inner.callbacks.accepts.replace(Some(Box::new(accepts))));
+            inner.soon();
+        }
+    }
+
+    /// Looks for messages that [`Bus::accept_while`] did not want before.
+    pub fn look_again(&self) {
+        if let Ok(inner) = self.inner() {
+            inner.soon();
+        }
+    }
+
     /// Called when something happens to a peer.
     pub fn on_peer(&self, callback: impl FnMut(&PeerEvent) + 'static) {
         if let Ok(inner) = self.inner() {

@@ -214,7 +214,9 @@ impl Inner {
         match told {
             Told::Peer(event) => call(&self.callbacks.peer, |callback| callback(&event)),
             Told::Relay(event) => {
-                log_relay(&event);
+                if self.callbacks.relay.borrow().is_none() {
+                    log_relay(&event);
+                }
                 call(&self.callbacks.relay, |callback| callback(&event));
             }
             Told::Writable { to, chan } => {

@@ -22,10 +22,11 @@
 //! What lies in rings never goes this way. After a relay has died, processes say all this again to
 //! its successor, each ring with where it stands: a relay remembers nothing.
 
-use std::fmt;
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
+
+pub use super::nonce::Nonce;
 
 /// Bytes of one line at most, its end included.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
@@ -33,40 +34,6 @@ pub const LINE_BYTES_MAX: usize = 64 << 10;
 /// Version of this protocol. Both programs are of one build, or nearly; what does not fit is
 /// refused by name.
 pub const VERSION: u32 = 1;
-
-/// 128 random bits, in hexadecimal: which instance of a process, which introduction.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Nonce(pub [u8; 16]);
-
-impl From<Nonce> for String {
-    fn from(nonce: Nonce) -> String {
-        nonce.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-impl TryFrom<String> for Nonce {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Nonce, &'static str> {
-        let what = "32 hexadecimal digits";
-        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(what);
-        }
-        let byte = |at: usize| u8::from_str_radix(&text[2 * at..2 * at + 2], 16);
-        let mut bytes = [0; 16];
-        for (at, into) in bytes.iter_mut().enumerate() {
-            *into = byte(at).map_err(|_| what)?;
-        }
-        Ok(Nonce(bytes))
-    }
-}
-
-impl fmt::Debug for Nonce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from(*self))
-    }
-}
 
 /// What becomes of a message for which there is no room, and of one that was not delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -493,16 +460,6 @@ mod tests {
         let bytes = encode(&line);
         assert!(bytes.ends_with(b"\n") && !bytes[..bytes.len() - 1].contains(&b'\n'));
         assert_eq!(decode(&bytes), Ok(line));
-    }
-
-    #[test]
-    fn a_nonce_is_its_hexadecimal_digits() {
-        let nonce = Nonce(std::array::from_fn(|at| at as u8 * 17));
-        let text = String::from(nonce);
-        assert_eq!(Nonce::try_from(text), Ok(nonce));
-        for bad in ["", "00", "zz112233445566778899aabbccddeeff", "0011223344556677889900"] {
-            assert!(Nonce::try_from(bad.to_string()).is_err(), "{bad}");
-        }
     }
 
     #[test]

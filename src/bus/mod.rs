@@ -43,6 +43,7 @@ mod inner;
 pub mod local;
 pub mod memory;
 mod message;
+mod nonce;
 mod wires;
 
 pub use core::Limits;

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// A file of so many bytes is read, at most: 100,000 nodes with a table each are 6 MiB.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -54,7 +56,7 @@ const _: () = assert!(RULES_MAX <= u16::MAX as usize && NODES_MAX <= u32::MAX as
 const _: () = assert!(RING_BYTES_MIN.is_power_of_two() && RING_BYTES_MAX.is_power_of_two());
 
 /// What a relay holds, at most: `[limits]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Limits {
     /// Processes that are registered at one relay: four times what it is measured with.

@@ -12,7 +12,7 @@
 //!    [`Core::rang`]; [`Core::link_up`], [`Core::link_input`], [`Core::link_room`],
 //!    [`Core::link_closed`]; [`Core::tick`];
 //! 2. [`Core::turn`]: publishes what was stored, acknowledges it, and fills the links;
-//! 3. what to do: [`Core::take`] until it is `None`; [`Core::take_output`] for links that are named.
+//! 3. what to do: [`Core::take`] until it is `None`; [`Core::take_output`] for links named there.
 //!
 //! A relay remembers nothing that matters. What was sent and what was stored stands in words of
 //! rings that processes own, and after a relay has died its successor is told by them where to go

@@ -4,8 +4,8 @@
 //! ```text
 //!   socket.rs   processes and operators: lines over a Unix socket
 //!   bells.rs    a shm:// link with each process, whose bell serves all rings between the two
-//!   links.rs    other relays: who dials, who is there, which link is used
-//!   answers.rs  status, metrics, explanations, pings
+//!   links.rs    other relays: who dials, which link is used    guests.rs   who is there
+//!   answers.rs  status, metrics, explanations, pings          http.rs     counters
 //!   life.rs     signals, reload, drain, end
 //! ```
 //!
@@ -16,6 +16,8 @@
 mod answers;
 mod bells;
 mod clock;
+mod guests;
+mod http;
 mod life;
 mod links;
 mod metrics;
@@ -42,6 +44,7 @@ use super::lock::Lock;
 
 use self::bells::Bells;
 use self::clock::Clock;
+use self::http::Readers;
 use self::links::Links;
 use self::socket::Sockets;
 
@@ -76,6 +79,7 @@ pub(crate) struct Inner {
     sockets: RefCell<Sockets>,
     bells: RefCell<Bells>,
     links: RefCell<Links>,
+    readers: RefCell<Readers>,
     cluster: RefCell<Rc<Cluster>>,
     clock: Clock,
     /// A turn of the machine is due.
@@ -126,6 +130,7 @@ impl Relay {
             sockets: RefCell::default(),
             bells: RefCell::default(),
             links: RefCell::new(links),
+            readers: RefCell::default(),
             cluster: RefCell::new(cluster),
             clock,
             queued: Cell::new(false),
@@ -137,6 +142,7 @@ impl Relay {
         });
         inner.listen_for_relays()?;
         inner.listen_for_processes()?;
+        inner.listen_for_readers();
         let ticks = Rc::downgrade(&inner);
         base.every(TICK, move |_| {
             if let Some(inner) = ticks.upgrade() {

@@ -207,7 +207,10 @@ impl Relay {
                 }
             }
             ToRelay::Ping { id } => self.say(&me, &FromRelay::Pong { id }),
-            ToRelay::GoneSeen { .. } | ToRelay::Leave | ToRelay::Ask(_) => {}
+            ToRelay::GoneSeen { .. }
+            | ToRelay::Leave
+            | ToRelay::Probed { .. }
+            | ToRelay::Ask(_) => {}
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   outlet   | header | word                | ring |      the sender's; read-only for the relay
-//!   control  | header   acked, cpu   sent   bound |       one page; the relay writes it
+//!   control  | header   acked, cpu   sent   bound   let go |
+//!                one page; the relay writes it, and the sender at the end
 //!   inlet    | header | word     head, cpu  | ring |      both write it
 //! ```
 
@@ -26,7 +27,10 @@ pub(super) const SENT: usize = 4 * LINE;
 /// The epoch of the receiver to which they went (u64).
 pub(super) const BOUND: usize = 4 * LINE + 8;
 
-const _: () = assert!(BOUND + 8 <= CONTROL_BYTES && HEAD + 16 <= RING, "counters fit their pages");
+/// Whether the sender has let go of this attachment (u32): its relay is to do nothing more for it.
+pub(super) const LET_GO: usize = 6 * LINE;
+
+const _: () = assert!(LET_GO + 4 <= CONTROL_BYTES && HEAD + 16 <= RING, "counters fit their pages");
 
 const MAGIC: u64 = u64::from_le_bytes(*b"rngthru\x01");
 const VERSION: u32 = 1;

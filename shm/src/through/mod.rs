@@ -34,7 +34,11 @@
 //! - `news` says whether the publish word has changed since this side last looked at it, not
 //!   whether something is left. Reading, `written` and `walk` look.
 //! - A skipped range is one record of kind [`SKIP`] with its count as payload, which only
-//!   [`InletWriter::skip`] writes: where a sender's ring has one, the sender has scribbled.
+//!   [`InletWriter::skip`] writes: where a sender's ring has one, the sender has scribbled. It
+//!   takes [`SKIP_BYTES`] of the credit, which both relays must count.
+//! - Who has failed with [`Scribbled`] may be asked again, and says so again or goes on with what
+//!   became sane; nothing that came of nonsense is let out.
+//! - In a forked child none of these maps is there: ask [`Fork`](crate::map::Fork) before any call.
 //! - Numbers and positions wrap. Whoever compares numbers takes their wrapping difference.
 //! - The page of a relay that was let go more than [`PAGES_MAX`] attachments ago is read no more.
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::layout::{self, BOUND, Kind, SENT};
+use super::layout::{self, BOUND, Kind, LET_GO, SENT};
 use super::{Published, Scribbled, follow, is_reserved};
 use crate::crash::{self, Point};
 use crate::layout::Lane;
@@ -99,6 +99,15 @@ impl Outlet {
     pub fn attach(&mut self, control: Shared<Map>) -> Published {
         layout::found(&control, Kind::Control, self.lane.cap);
         self.attach_laid(control)
+    }
+
+    /// Ends the attachment: the relay that sees this process hang up is to know that it has not
+    /// died, and that its rings go to another one.
+    pub fn let_go(&self) {
+        if let Some(control) = &self.control {
+            // SYNC: control.let_go. With the load in `OutletReader::is_let_go`.
+            control.u32_at(LET_GO).store(1, Ordering::Release);
+        }
     }
 
     pub(crate) fn attach_laid(&mut self, control: Shared<Map>) -> Published {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::layout::{self, BOUND, Kind, SENT};
+use super::layout::{self, BOUND, Kind, LET_GO, SENT};
 use super::run::{self, Law};
 use super::{Missed, Published, Scribbled, Unfit, is_reserved};
 use crate::crash::{self, Point};
@@ -262,6 +262,13 @@ impl OutletReader {
         self.ends.drain(..gone);
         self.acked = end;
         Ok(true)
+    }
+
+    /// Whether the sender has given its ring to another relay, or is about to: what this one thinks
+    /// of it does not count any more.
+    pub fn is_let_go(&self) -> bool {
+        // SYNC: control.let_go. With the store in `Outlet::let_go`.
+        self.control.u32_at(LET_GO).load(Ordering::Acquire) != 0
     }
 
     /// Up to which record the receiver has them.

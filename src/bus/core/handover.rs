@@ -134,8 +134,9 @@ impl Core {
         keys.into_iter().for_each(|key| self.hand_inlet_over(key));
     }
 
-    /// Nothing is stored any more by the relay that has the rings.
+    /// Nothing is stored any more by the relay that has the rings, and nothing ended that is sent.
     pub(super) fn freeze_all(&mut self) {
+        self.outs.iter().for_each(|(_, out)| out.let_go());
         for (_, into) in self.ins.iter_mut() {
             into.waiting = None;
             for stream in &mut into.streams {

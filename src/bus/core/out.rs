@@ -185,6 +185,13 @@ impl Out {
         self.queue.is_empty()
     }
 
+    /// The relay that has the ring is not to take this process for dead.
+    pub fn let_go(&self) {
+        if let Way::Ring { outlet, .. } = &self.way {
+            outlet.let_go();
+        }
+    }
+
     /// Number of the last message that was written to the ring.
     pub fn written(&self) -> u32 {
         match &self.way {
@@ -374,6 +381,9 @@ impl Out {
 
     /// Whether a message of so many bytes would be taken now.
     pub fn has_room(&mut self, bytes: u32, limits: &Limits) -> bool {
+        if self.close_said {
+            return false;
+        }
         if !self.is_open() {
             return self.queue.is_empty() || self.queued + bytes as usize <= limits.queue_bytes;
         }

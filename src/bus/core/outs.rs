@@ -90,6 +90,12 @@ impl Core {
         if let Way::None { why, .. } = &out.way {
             return Err(BusError::NoPath { to: out.to.clone(), why: why.clone() });
         }
+        if out.closing && out.close_said {
+            // The next stream begins when this one is through.
+            out.wanted = Some(0);
+            return Err(BusError::WouldBlock);
+        }
+        out.closing = false;
         let ttl = what.ttl.or(out.terms.map(|terms| terms.ttl_ms)).filter(|ttl| *ttl > 0);
         let deadline = ttl.map(|ttl| now + Millis::from(ttl));
         let flag = if deadline.is_some() { kind::DEADLINE } else { 0 };
@@ -270,10 +276,14 @@ impl Core {
     }
 
     pub(super) fn out_closed(&mut self, id: u32) {
-        if let Some(key) = self.out_ids.get(&id).copied() {
-            self.forget(key);
-            self.closed_if_through();
+        let Some(key) = self.out_ids.get(&id).copied() else { return };
+        self.groups_have_room(key);
+        if let Some(out) = self.forget(key)
+            && out.wanted.is_some()
+        {
+            self.events.push_back(Event::Writable { to: out.node, chan: out.chan });
         }
+        self.closed_if_through();
     }
 
     pub(super) fn close_out(&mut self, key: Key) {

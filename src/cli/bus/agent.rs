@@ -329,7 +329,8 @@ impl Agent {
         for ((from, chan), heard) in self.heard.borrow_mut().iter_mut() {
             let quantile = |q: f64| heard.latency.value_at_quantile(q);
             say(&format!(
-                "from {from} {chan} got {} next {} lost {} doubled {} p50 {} p99 {} max {} epoch {}",
+                "from {from} {chan} got {} next {} lost {} doubled {} p50 {} p99 {} max {} \
+                 epoch {}",
                 heard.got,
                 heard.next,
                 heard.lost,

@@ -67,6 +67,9 @@ pub fn run(config: &Config, asked: &Asked) -> anyhow::Result<()> {
     for address in relay.listening() {
         say(&format!("relays {address}"));
     }
+    if let Some(address) = relay.showing() {
+        say(&format!("metrics {address}"));
+    }
     if asked.child {
         end_with_stdin(&base)?;
     }

@@ -150,8 +150,18 @@ mod tests {
 
     fn table(most: usize) -> (Channels, Slab<()>, Instant) {
         let text = format!(
-            "[cluster]\nname = \"t\"\n[[host]]\nname = \"a\"\nnodes = [\"s\"]\n[limits]\nchannels = \
-             {most}\nchannels_per_process = {most}\n[ageing]\nidle_channel = \"10s\"\n"
+            r#"
+[cluster]
+name = "t"
+[[host]]
+name = "a"
+nodes = ["s"]
+[limits]
+channels = {most}
+channels_per_process = {most}
+[ageing]
+idle_channel = "10s"
+"#
         );
         let cluster = Cluster::parse(&text).expect("it is right");
         let now = Instant::now();

@@ -55,6 +55,9 @@ impl Core {
 
     /// The other relay broke the rules for this channel: it is opened again.
     pub(super) fn broken_near(&mut self, key: Key, what: &str) {
+        if self.let_go(key) {
+            return;
+        }
         self.counts.broken += 1;
         let Some(near) = self.nears.get(key) else { return };
         let channel = near.channel.clone();
@@ -63,8 +66,21 @@ impl Core {
         self.refused(key, Unreachable::Broken, "");
     }
 
+    /// Whether the sender has given its ring to another relay. Then this one does nothing more for
+    /// it, and above all ends nothing.
+    fn let_go(&mut self, key: Key) -> bool {
+        let let_go = self.nears.get(key).is_some_and(|near| near.reader.is_let_go());
+        if let_go {
+            self.remove_near(key);
+        }
+        let_go
+    }
+
     /// The sender wrote nonsense into its own ring: its channel is over.
     pub(super) fn scribbled(&mut self, key: Key) {
+        if self.let_go(key) {
+            return;
+        }
         let Some(near) = self.nears.get(key) else { return };
         self.counts.broken += 1;
         let (conn, id, channel, at) = (near.conn, near.id, near.channel.clone(), near.at);
@@ -117,6 +133,9 @@ impl Core {
 
     /// The sender's process has gone. What it has published goes on, for a while.
     pub(super) fn sender_left(&mut self, key: Key) {
+        if self.let_go(key) {
+            return;
+        }
         let Some(near) = self.nears.get_mut(key) else { return };
         near.conn = None;
         near.closing = true;
@@ -148,6 +167,9 @@ impl Core {
 
     /// A dead sender's messages could not be delivered in time.
     fn give_up(&mut self, key: Key) {
+        if self.let_go(key) {
+            return;
+        }
         let Some(near) = self.nears.get_mut(key) else { return };
         let left = near.reader.written().map_or(0, |written| written.wrapping_sub(near.stored));
         let (channel, at) = (near.channel.clone(), near.at);

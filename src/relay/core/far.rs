@@ -20,6 +20,7 @@ use ringlane_api::slab::Key;
 
 use crate::bus::local::{FromRelay, Nonce, Terms};
 use crate::frame::{Frame, Open, Unreachable, Waits};
+use crate::shm::crash::{self, Point};
 use crate::shm::map::Map;
 use crate::shm::through::{Ended, InletWriter};
 
@@ -47,6 +48,8 @@ pub struct Far {
     pub asked: Option<Key>,
     /// DATA flows.
     pub bound: bool,
+    /// RESUME was said in this binding, so that DATA may be under way.
+    pub resumed: bool,
     /// The last record that was received.
     pub last: u32,
     /// Bytes received in this binding, and how many may be.
@@ -56,6 +59,8 @@ pub struct Far {
     pub told: (u32, u64, u32),
     pub expired: u32,
     pub dirty: bool,
+    /// It is to be looked at for what was consumed.
+    pub watched: bool,
     /// The receiver has died: its epoch, the first record that it had not consumed, whether that is
     /// sure. Kept until the sender's relay has confirmed it.
     pub gone: Option<(u64, u32, bool)>,
@@ -120,9 +125,11 @@ impl Core {
         far.expected = open.expected;
         far.terms = terms;
         far.at = Some((link, bind));
+        far.resumed = false;
         if let Some(link) = self.links.get_mut(link) {
             link.fars.insert(bind, key);
         }
+        crash::here(Point::OpenHeard);
         self.bind_far(key);
     }
 
@@ -167,12 +174,14 @@ impl Core {
             ring: None,
             asked: None,
             bound: false,
+            resumed: false,
             last: 0,
             received: 0,
             limit: 0,
             told: (0, 0, 0),
             expired: 0,
             dirty: false,
+            watched: false,
             gone: None,
         });
         self.far_at.insert(channel, key);
@@ -200,6 +209,9 @@ impl Core {
         };
         let fits = |ring: &Ring| ring.conn == conn && ring.epoch == epoch;
         if far.ring.as_ref().is_some_and(fits) {
+            if far.resumed {
+                return self.open_again(key);
+            }
             return self.resume(key);
         }
         if far.asked != Some(conn) {
@@ -225,9 +237,10 @@ impl Core {
             Err(Ended::Frozen) => return self.lost_ring(key),
             Err(Ended::Scribbled) => return self.spoiled(key),
         };
+        crash::here(Point::StoredLooked);
         let Ok(room) = ring.writer.room() else { return self.spoiled(key) };
         (far.last, far.received, far.limit) = (stored, 0, u64::from(room));
-        far.bound = true;
+        (far.bound, far.resumed) = (true, true);
         let consumed = ring.writer.consumed().unwrap_or(stored);
         far.told = (stored, far.limit, consumed);
         let frame = Frame::Resume {
@@ -241,6 +254,15 @@ impl Core {
         self.frame(link, &frame);
         // What was consumed, for the case that nobody sees the receiver's end.
         self.acknowledge(key);
+    }
+
+    /// What is under way in this binding follows on records that the ring may not have: the
+    /// sender's relay is to begin another one.
+    fn open_again(&mut self, key: Key) {
+        let Some((link, bind)) = self.fars.get(key).and_then(|far| far.at) else { return };
+        self.unbind_far(key);
+        let why = Unreachable::Broken;
+        self.frame(link, &Frame::Unreach { bind, why, text: "the ring was replaced" });
     }
 
     /// The receiver has taken its ring back, or spoiled it. Of the first, nothing is said: another
@@ -324,10 +346,8 @@ impl Core {
         let Some(far) = self.fars.get_mut(key) else { return };
         let conn = ring.conn;
         let old = far.ring.replace(ring);
-        let bound = std::mem::take(&mut far.bound);
-        far.dirty = false;
+        (far.bound, far.dirty) = (false, false);
         far.asked = Some(conn);
-        let at = far.at;
         if let Some(local) = self.locals.get_mut(conn)
             && !local.fars.contains(&key)
         {
@@ -336,14 +356,6 @@ impl Core {
         if let Some(old) = old {
             self.release(old.charged);
         }
-        match at {
-            // What is under way follows on records that the new ring may not have.
-            Some((link, bind)) if bound => {
-                self.unbind_far(key);
-                let why = Unreachable::Broken;
-                self.frame(link, &Frame::Unreach { bind, why, text: "the ring was replaced" });
-            }
-            _ => self.bind_far(key),
-        }
+        self.bind_far(key);
     }
 }

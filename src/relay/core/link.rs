@@ -1,7 +1,7 @@
 //! What a connection to another relay has: bindings in both directions, output, and who may send
 //! next.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 use ringlane_api::Evbuffer;
@@ -112,10 +112,12 @@ impl Core {
         if self.link_to.get(&gone.host) == Some(&link) {
             self.link_to.remove(&gone.host);
         }
-        for near in gone.nears.into_values() {
+        // In the order in which they were bound.
+        let in_order = |bound: HashMap<u32, Key>| bound.into_iter().collect::<BTreeMap<_, _>>();
+        for near in in_order(gone.nears).into_values() {
             self.near_unlinked(near, link);
         }
-        for far in gone.fars.into_values() {
+        for far in in_order(gone.fars).into_values() {
             self.far_unlinked(far, link);
         }
     }
@@ -167,7 +169,10 @@ impl Core {
 
     /// Says to the driver which links have output; what goes to ourselves is taken at once.
     pub(super) fn flush_links(&mut self) {
-        while let Some(link) = self.touched.pop() {
+        // What is touched on the way has something to send, and is for the next round.
+        let touched = self.touched.len();
+        for at in 0..touched {
+            let link = self.touched[at];
             let Some(one) = self.links.get_mut(link) else { continue };
             one.touched = false;
             if one.itself {
@@ -176,5 +181,6 @@ impl Core {
                 self.out.push_back(Out::Flush(LinkId(link)));
             }
         }
+        self.touched.drain(..touched);
     }
 }

@@ -191,15 +191,7 @@ impl Core {
         if local.node.is_some() {
             return Err("it has registered before".into());
         }
-        let node = self.cluster.node(name).ok_or_else(|| self.cluster.no_such_node(name))?;
-        if node.host.name != *self.host {
-            return Err(format!("`{}` is a node of host `{}`", node.name, node.host.name));
-        }
-        let wanted = node.uid.unwrap_or(self.uid);
-        if uid != wanted && uid != 0 {
-            return Err(format!("`{}` is for uid {wanted}, and this is uid {uid}", node.name));
-        }
-        let node: Rc<str> = node.name.into();
+        let node = self.may_be(name, uid)?;
         if let Some(holder) = self.names.get(&node).copied()
             && let Some(held) = self.locals.get(holder)
         {
@@ -246,6 +238,19 @@ impl Core {
         Ok(())
     }
 
+    /// The node of that name, if it is one of this host and the user's.
+    fn may_be(&self, name: &str, uid: u32) -> Result<Rc<str>, String> {
+        let node = self.cluster.node(name).ok_or_else(|| self.cluster.no_such_node(name))?;
+        if node.host.name != *self.host {
+            return Err(format!("`{}` is a node of host `{}`", node.name, node.host.name));
+        }
+        let wanted = node.uid.unwrap_or(self.uid);
+        if uid != wanted && uid != 0 {
+            return Err(format!("`{}` is for uid {wanted}, and this is uid {uid}", node.name));
+        }
+        Ok(node.name.into())
+    }
+
     /// A node has registered: what waited for it goes on.
     fn came(&mut self, node: &Rc<str>) {
         let waits = |channel: &Channel| channel.dst == *node;
@@ -265,10 +270,14 @@ impl Core {
     /// A process has rung: it has sent or consumed something.
     pub fn rang(&mut self, conn: ConnId) {
         let Some(local) = self.locals.get(conn.0) else { return };
-        let fars = local.fars.iter().filter(|key| !self.consumed.contains(key));
-        let fars = fars.copied().collect::<Vec<_>>();
+        for key in &local.fars {
+            if let Some(far) = self.fars.get_mut(*key)
+                && !std::mem::replace(&mut far.watched, true)
+            {
+                self.consumed.push(*key);
+            }
+        }
         let nears = local.nears.clone();
-        self.consumed.extend(fars);
         for near in nears {
             self.ready(near);
         }

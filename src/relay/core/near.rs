@@ -16,6 +16,7 @@ use ringlane_api::slab::Key;
 use crate::bus::local::{AckWhen, Class, FromRelay, Nonce, Place, Terms};
 use crate::frame::{self, Frame, Open, Unreachable};
 use crate::relay::aged::Id;
+use crate::shm::crash::{self, Point};
 use crate::shm::through::{OutletReader, Published};
 
 use super::local::Found;
@@ -103,6 +104,47 @@ pub struct Attached {
 }
 
 impl Near {
+    fn new(
+        (conn, nonce): (Key, Nonce),
+        attached: &Attached,
+        found: Found,
+        (reader, charged): (OutletReader, (u32, u64)),
+        now: Instant,
+    ) -> Near {
+        let from = attached.from;
+        Near {
+            channel: found.channel,
+            host: found.host,
+            conn: Some(conn),
+            id: attached.id,
+            epoch: attached.epoch,
+            nonce,
+            att: attached.att,
+            expected: attached.expected,
+            terms: found.terms,
+            reader,
+            ring: attached.ring,
+            charged,
+            stand: Stand::Unrouted,
+            at: None,
+            queued: false,
+            limit: 0,
+            sent_bytes: 0,
+            sent: from.seq,
+            stored: from.seq,
+            // Of what is only stored it is not known yet.
+            consumed: if found.terms.ack == AckWhen::Consumed { from.seq } else { 0 },
+            expired: 0,
+            closing: false,
+            linger: None,
+            keep: found.keep,
+            moved: now,
+            told_stuck: false,
+            told_waiting: false,
+            seat: None,
+        }
+    }
+
     /// The last record that need not be held any more.
     fn acked(&self) -> u32 {
         match self.terms.ack {
@@ -146,8 +188,8 @@ impl Core {
         if attached.epoch != epoch {
             return Err(format!("epoch {} is not the registered one, {epoch}", attached.epoch));
         }
-        let Attached { id, to, chan, att, from, expected, ring, .. } = attached;
-        let Found { channel, host, terms, keep } = match self.find(&src, &to, chan) {
+        let Attached { id, ref to, chan, from, ring, .. } = attached;
+        let found = match self.find(&src, to, chan) {
             Ok(found) => found,
             Err(why) => {
                 self.say(conn, FromRelay::NoPath { id, why });
@@ -162,47 +204,11 @@ impl Core {
                 return Err(why);
             }
         };
-        let mut stand = Stand::Unrouted;
-        for old in self.near_at.get(&channel).cloned().unwrap_or_default() {
-            let Some(near) = self.nears.get(old) else { continue };
-            if near.epoch == epoch && near.nonce == nonce {
-                self.remove_near(old);
-            } else {
-                stand = Stand::Behind;
-            }
-        }
-        let near = Near {
-            host,
-            conn: Some(conn),
-            id,
-            epoch,
-            nonce,
-            att,
-            expected,
-            terms,
-            reader,
-            ring,
-            charged,
-            stand,
-            at: None,
-            queued: false,
-            limit: 0,
-            sent_bytes: 0,
-            sent: from.seq,
-            stored: from.seq,
-            // Of what is only stored it is not known yet.
-            consumed: if terms.ack == AckWhen::Consumed { from.seq } else { 0 },
-            expired: 0,
-            closing: false,
-            linger: None,
-            keep,
-            moved: self.now.instant,
-            told_stuck: false,
-            told_waiting: false,
-            seat: None,
-            channel: channel.clone(),
-        };
-        let key = self.nears.insert(near);
+        let channel = found.channel.clone();
+        let stand = self.replace_older(&channel, epoch, nonce);
+        let sender = (conn, nonce);
+        let near = Near::new(sender, &attached, found, (reader, charged), self.now.instant);
+        let key = self.nears.insert(Near { stand, ..near });
         if let Err(why) = self.seat(key) {
             let near = self.nears.remove(key).expect("it was put there above");
             self.release(near.charged);
@@ -217,6 +223,21 @@ impl Core {
             self.route(key);
         }
         Ok(())
+    }
+
+    /// Lets go of what this process had attached for a channel before; behind what an earlier
+    /// instance of it had, the new one waits.
+    fn replace_older(&mut self, channel: &Channel, epoch: u64, nonce: Nonce) -> Stand {
+        let mut stand = Stand::Unrouted;
+        for old in self.near_at.get(channel).cloned().unwrap_or_default() {
+            let Some(near) = self.nears.get(old) else { continue };
+            if near.epoch == epoch && near.nonce == nonce {
+                self.remove_near(old);
+            } else {
+                stand = Stand::Behind;
+            }
+        }
+        stand
     }
 
     /// The ring and the control page behind two descriptors.
@@ -273,6 +294,7 @@ impl Core {
             ring: near.ring,
         });
         self.frame(link, &open);
+        crash::here(Point::OpenSaid);
     }
 
     /// A link to a host stands: every channel to it is opened.
@@ -345,6 +367,7 @@ impl Core {
         if near.stand != Stand::Opening {
             return self.broken_near(key, "RESUME without OPEN");
         }
+        crash::here(Point::ResumeHeard);
         if near.expected != 0 && near.expected != epoch {
             let (was, first) = (near.expected, near.consumed.wrapping_add(1));
             return self.gone(key, was, first, false);
@@ -409,6 +432,7 @@ impl Core {
         }
         near.expired = expired;
         near.limit = near.limit.max(limit);
+        crash::here(Point::AckHeard);
         self.free_to(key);
         self.ready(key);
         self.finish(key);

@@ -7,6 +7,7 @@ use ringlane_api::slab::Key;
 
 use crate::bus::local::Class;
 use crate::frame::{DataStart, Frame, data_header};
+use crate::shm::crash::{self, Point};
 use crate::shm::through::{Batch, Missed};
 
 use super::far::SKIP_BYTES;
@@ -124,6 +125,7 @@ impl Core {
             true => one.out.add(&bytes),
             false => one.out.add_shared(bytes.into()),
         };
+        crash::here(Point::Appended);
     }
 
     /// Of a channel whose newest record only matters, passes over the others.

@@ -4,6 +4,7 @@ use ringlane_api::slab::Key;
 
 use crate::bus::local::AckWhen;
 use crate::frame::{Body, Frame};
+use crate::shm::crash::{self, Point};
 use crate::shm::through::Ended;
 
 use super::far::SKIP_BYTES;
@@ -124,12 +125,14 @@ impl Core {
         far.told = (far.last, far.limit, consumed);
         let (stored, limit, expired) = (far.last, far.limit, far.expired);
         self.frame(link, &Frame::Ack { bind, stored, limit, consumed, expired });
+        crash::here(Point::AckSaid);
     }
 
     /// Channels whose receiver may have got on: grants room, tells what was consumed.
     pub(super) fn look_at_consumers(&mut self) {
         for key in std::mem::take(&mut self.consumed) {
             let Some(far) = self.fars.get_mut(key) else { continue };
+            far.watched = false;
             let (Some(ring), true) = (far.ring.as_mut(), far.bound && !far.dirty) else { continue };
             let (Ok(room), Ok(consumed)) = (ring.writer.room(), ring.writer.consumed()) else {
                 self.spoiled(key);

@@ -25,6 +25,11 @@ impl Relay {
         self.0.listening()
     }
 
+    /// Where its counters are shown, beside its own socket.
+    pub fn showing(&self) -> Option<String> {
+        self.0.showing()
+    }
+
     /// Ends on SIGTERM and SIGINT, after what is under way was acknowledged; reads its
     /// configuration again on SIGHUP.
     pub fn obey_signals(&self, config: &Path) -> Result<()> {
@@ -81,6 +86,7 @@ impl Inner {
         self.ending.set(true);
         self.stop_listening_for_processes();
         self.stop_listening_for_relays();
+        self.stop_showing();
         let until = self.base.now() + self.options.drain;
         log::info!("draining for at most {} s", self.options.drain.as_secs());
         self.look_for_end(until);

@@ -25,30 +25,31 @@ const INPUT_BYTES_MAX: usize = 2 << 20;
 /// Other relays, and those who may be some.
 pub struct Links {
     pub routes: Routes,
-    identity: Identity,
-    lobby: Lobby<String>,
-    conns: HashMap<LinkId, Conn>,
-    guests: HashMap<Guest, Shaking>,
+    pub identity: Identity,
+    pub lobby: Lobby<String>,
+    pub conns: HashMap<LinkId, Conn>,
+    pub guests: HashMap<Guest, Shaking>,
     used: HashMap<CoreLink, LinkId>,
     listeners: Vec<Listener>,
 }
 
 /// A connection that was dialled, or whose other end has proved who it is.
-struct Conn {
-    bev: Bufferevent,
-    host: String,
+pub struct Conn {
+    pub bev: Bufferevent,
+    pub host: String,
     /// Until the handshake is through.
-    shaking: Option<(Handshake, Option<Shield>)>,
+    pub shaking: Option<(Handshake, Option<Shield>)>,
     /// What the machine calls it, once it is used.
-    used: Option<CoreLink>,
+    pub used: Option<CoreLink>,
     /// What the other side said of the end.
-    bye: Option<Loss>,
+    pub bye: Option<Loss>,
 }
 
-struct Shaking {
-    bev: Bufferevent,
-    handshake: Handshake,
-    shield: Option<Shield>,
+/// One who has connected.
+pub struct Shaking {
+    pub bev: Bufferevent,
+    pub handshake: Handshake,
+    pub shield: Option<Shield>,
 }
 
 impl Links {
@@ -175,7 +176,7 @@ impl Inner {
     }
 
     /// Does what the routing table says.
-    fn follow(self: &Rc<Self>, out: Vec<RouteOut>) {
+    pub(super) fn follow(self: &Rc<Self>, out: Vec<RouteOut>) {
         for one in out {
             match one {
                 RouteOut::Dial { link, address } => self.dial(link, &address),
@@ -219,7 +220,7 @@ impl Inner {
     }
 
     /// Has the events of a link's connection come here.
-    fn wire(self: &Rc<Self>, bev: &Bufferevent, link: LinkId) {
+    pub(super) fn wire(self: &Rc<Self>, bev: &Bufferevent, link: LinkId) {
         bev.set_write_watermark(LOW_WATER, usize::MAX);
         bev.set_read_watermark(0, INPUT_BYTES_MAX);
         let inner = Rc::downgrade(self);
@@ -247,113 +248,6 @@ impl Inner {
             }
         });
         bev.enable(READ);
-    }
-
-    /// Somebody has connected.
-    fn meet(self: &Rc<Self>, bev: Bufferevent, tls: bool) {
-        let source = bev.peer().map_or_else(String::new, |peer| host_part(peer.target()));
-        let (bev, shield) = match tls {
-            false => (bev, None),
-            true => match self.accept_tls(bev) {
-                Ok(made) => made,
-                Err(error) => return log::error!("TLS: {error}"),
-            },
-        };
-        let mut links = self.links.borrow_mut();
-        let (guest, evicted) = links.lobby.enter(source, self.base.now());
-        let shaking = Shaking { bev: bev.clone(), handshake: Handshake::accept(nonce()), shield };
-        links.guests.insert(guest, shaking);
-        drop(links);
-        if let Some(evicted) = evicted {
-            self.show_out(evicted, Refused::Busy, "too many handshakes are under way");
-        }
-        let inner = Rc::downgrade(self);
-        bev.on_read(move |_| {
-            if let Some(inner) = inner.upgrade() {
-                inner.shake(guest);
-            }
-        });
-        let inner = Rc::downgrade(self);
-        bev.on_event(move |bev, event| {
-            if event.is_end() {
-                bev.free();
-                if let Some(inner) = inner.upgrade() {
-                    let mut links = inner.links.borrow_mut();
-                    links.lobby.leave(guest);
-                    links.guests.remove(&guest);
-                }
-            }
-        });
-        bev.enable(READ);
-    }
-
-    fn show_out(self: &Rc<Self>, guest: Guest, why: Refused, text: &str) {
-        let Some(mut shaking) = self.links.borrow_mut().guests.remove(&guest) else { return };
-        let mut bytes = Vec::new();
-        shaking.handshake.refuse(why, text, &mut bytes);
-        shaking.bev.output().add(&bytes);
-        shaking.bev.free();
-    }
-
-    /// A guest has said something.
-    fn shake(self: &Rc<Self>, guest: Guest) {
-        let Some(mut shaking) = self.links.borrow_mut().guests.remove(&guest) else { return };
-        let (step, mut bytes) = self.step(&mut shaking.handshake, &shaking.bev);
-        match step {
-            Ok(Step::Wait) => {
-                shaking.bev.output().add(&bytes);
-                self.links.borrow_mut().guests.insert(guest, shaking);
-            }
-            Ok(Step::Known(peer)) if !vouches(shaking.shield.as_ref(), &peer.host) => {
-                let text = "the certificate is not one of that host";
-                log::warn!("no link with host {}: {text}", peer.host);
-                self.links.borrow_mut().guests.insert(guest, shaking);
-                self.links.borrow_mut().lobby.leave(guest);
-                self.show_out(guest, Refused::Busy, text);
-            }
-            Ok(Step::Known(peer)) => {
-                shaking.handshake.admit(&mut bytes);
-                shaking.bev.output().add(&bytes);
-                self.links.borrow_mut().lobby.leave(guest);
-                self.admitted(shaking.bev, &peer);
-            }
-            Err(refusal) => {
-                let from = shaking.bev.peer().map(|peer| peer.to_string()).unwrap_or_default();
-                log::warn!("no link with {from}: {refusal}");
-                self.links.borrow_mut().lobby.leave(guest);
-                shaking.bev.output().add(&bytes);
-                shaking.bev.free();
-            }
-        }
-    }
-
-    fn step(
-        &self,
-        handshake: &mut Handshake,
-        bev: &Bufferevent,
-    ) -> (Result<Step, handshake::Refusal>, Vec<u8>) {
-        let mut bytes = Vec::new();
-        let identity = self.links.borrow().identity.clone();
-        let cluster = Rc::clone(&self.cluster.borrow());
-        let is_host = |name: &str| cluster.host(name).is_some();
-        let step =
-            bev.input().with(|input| handshake.on_bytes(&identity, is_host, input, &mut bytes));
-        (step.unwrap_or(Ok(Step::Wait)), bytes)
-    }
-
-    /// One that dialled us has proved who it is.
-    fn admitted(self: &Rc<Self>, bev: Bufferevent, peer: &handshake::Peer) {
-        let (mut out, now) = (Vec::new(), self.base.now());
-        let mut links = self.links.borrow_mut();
-        let Some(host) = links.routes.host_named(&peer.host) else { return bev.abort() };
-        let link = links.routes.accepted(host, peer_of(peer), now, &mut out);
-        let host = peer.host.clone();
-        log::info!("link from host {host}");
-        let conn = Conn { bev: bev.clone(), host, shaking: None, used: None, bye: None };
-        links.conns.insert(link, conn);
-        drop(links);
-        self.wire(&bev, link);
-        self.follow(out);
     }
 
     /// Something came on a link.
@@ -547,20 +441,15 @@ impl Inner {
     }
 }
 
-fn vouches(shield: Option<&Shield>, host: &str) -> bool {
+pub fn vouches(shield: Option<&Shield>, host: &str) -> bool {
     shield.is_none_or(|shield| shield.vouches_for(host))
 }
 
-fn nonce() -> [u8; 32] {
+pub fn nonce() -> [u8; 32] {
     random().expect("the kernel has random bytes")
 }
 
-fn peer_of(peer: &handshake::Peer) -> Peer {
+pub fn peer_of(peer: &handshake::Peer) -> Peer {
     let instance = peer.instance.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
     Peer { version: peer.version, instance }
-}
-
-/// An address without its port: one machine.
-fn host_part(target: &str) -> String {
-    target.rsplit_once(':').map_or(target, |(host, _)| host).to_string()
 }

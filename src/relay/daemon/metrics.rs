@@ -1,9 +1,14 @@
 //! Counters as Prometheus reads them.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::relay::routes::State;
 
 use super::Inner;
 
@@ -50,8 +55,28 @@ impl Inner {
         registry.register_with_unit("rings", "Rings that are mapped", Unit::Bytes, bytes);
         let bytes = ConstGauge::new(waiting as i64);
         registry.register_with_unit("links_waiting", "Output of links", Unit::Bytes, bytes);
+        self.link_metrics(&mut registry);
         let mut text = String::new();
         encode(&mut text, &registry).expect("a string takes everything");
         text
+    }
+
+    /// One line for each other host.
+    fn link_metrics(&self, registry: &mut Registry) {
+        let up = Family::<Vec<(&str, String)>, Gauge>::default();
+        let rtt = Family::<Vec<(&str, String)>, Gauge<f64, AtomicU64>>::default();
+        for route in self.links.borrow().routes.routes() {
+            if route.name == self.options.host {
+                continue;
+            }
+            let label = vec![("host", route.name.to_string())];
+            up.get_or_create(&label).set(i64::from(route.state == State::Up));
+            if let Some(took) = route.rtt {
+                rtt.get_or_create(&label).set(took.as_secs_f64());
+            }
+        }
+        registry.register("link_up", "Whether there is a link to the relay of a host", up);
+        let help = "Round trip to the relay of a host, smoothed";
+        registry.register_with_unit("link_round_trip", help, Unit::Seconds, rtt);
     }
 }

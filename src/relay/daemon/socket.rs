@@ -83,6 +83,9 @@ impl Inner {
 
     /// Reads what a connection says.
     fn hear(self: &Rc<Self>, conn: ConnId) {
+        if self.said(conn).is_some_and(|said| self.hear_request(conn, &said)) {
+            return;
+        }
         for _ in 0..LINES_MAX {
             let Some(line) = self.next_line(conn) else { return };
             match line {
@@ -102,6 +105,14 @@ impl Inner {
                 inner.hear(conn);
             }
         });
+    }
+
+    /// What has come on a connection and was not read, if it begins as no line does.
+    fn said(&self, conn: ConnId) -> Option<Vec<u8>> {
+        let sockets = self.sockets.borrow();
+        let input = sockets.conns.get(&conn).filter(|one| !one.closing)?.bev.input();
+        let mut first = [0; 1];
+        (input.copyout(&mut first) == 1 && first != *b"{").then(|| input.to_vec())
     }
 
     fn next_line(&self, conn: ConnId) -> Option<Result<(ToRelay, Vec<OwnedFd>), String>> {
@@ -127,9 +138,13 @@ impl Inner {
     }
 
     pub(super) fn send_line(self: &Rc<Self>, conn: ConnId, line: &FromRelay) {
+        self.send_bytes(conn, &encode(line));
+    }
+
+    pub(super) fn send_bytes(self: &Rc<Self>, conn: ConnId, bytes: &[u8]) {
         let sockets = self.sockets.borrow();
         let Some(one) = sockets.conns.get(&conn) else { return };
-        one.bev.output().add(&encode(line));
+        one.bev.output().add(bytes);
         let deaf = one.bev.output().len() > OUTPUT_BYTES_MAX;
         drop(sockets);
         if deaf {

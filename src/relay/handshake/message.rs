@@ -55,6 +55,8 @@ code! {
         Draining = 11 "going down",
         /// Something else than a relay is there; it is not answered.
         NotARelay = 12 "not a relay",
+        /// The certificate of TLS is another host's than the one that the HELLO names.
+        WrongCertificate = 13 "wrong certificate",
     }
 }
 

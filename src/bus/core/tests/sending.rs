@@ -174,3 +174,20 @@ fn closing_ends_at_its_linger_and_says_what_is_left() {
     rig.run();
     assert!(matches!(rig.events.last(), Some(Event::Closed { left: 2 })));
 }
+
+#[test]
+fn a_channel_that_is_closed_begins_anew_with_the_next_message() {
+    let mut rig = Rig::here();
+    rig.send("db", "one").expect("there is room");
+    rig.read(1);
+    rig.core.close_channel("db", 0);
+    rig.run();
+    assert!(rig.said.contains(&ToRelay::Close { id: 1 }));
+    assert!(matches!(rig.send("db", "too early"), Err(BusError::WouldBlock)));
+    rig.ack(1, 1);
+    assert_eq!(rig.writable(), [""; 0]);
+    rig.said(FromRelay::Closed { id: 1 });
+    assert_eq!(rig.writable(), ["db"]);
+    rig.send("db", "two").expect("a new stream");
+    assert_eq!(rig.read(2), [(1, kind::MESSAGE, b"two".to_vec())]);
+}
