@@ -139,6 +139,7 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     });
     sending.send();
     member.base.dispatch()?;
+    member.part();
     member.failed()?;
     sending.result(asked.count)
 }
