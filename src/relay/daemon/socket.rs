@@ -1,8 +1,10 @@
 //! Processes and operators: lines over a Unix socket.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::bus::local::{FromRelay, LINE_BYTES_MAX, ToRelay, decode, encode};
 use crate::{BevEvent, Bufferevent, Eol, LinkOptions, ListenOptions, Listener, READ, Result};
@@ -15,6 +17,24 @@ const LINES_MAX: usize = 64;
 /// Output that a process has not read, at which it is taken for dead: a line is short, and who
 /// reads none of thousands reads none.
 const OUTPUT_BYTES_MAX: usize = 16 << 20;
+
+/// How often, and after which pause, an address is tried that somebody has.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Listens as soon as it can. We hold the lock of our host, so whoever has our address is going:
+/// the ring of a killed relay holds its sockets until the kernel has taken it apart.
+pub fn patiently(mut listen: impl FnMut() -> Result<Listener>) -> Result<Listener> {
+    for _ in 0..TRIES {
+        match listen() {
+            Err(error) if error.io().is_some_and(|io| io.kind() == ErrorKind::AddrInUse) => {
+                std::thread::sleep(PAUSE);
+            }
+            listening => return listening,
+        }
+    }
+    listen()
+}
 
 /// The socket, and who is connected to it.
 #[derive(Default)]
@@ -34,16 +54,17 @@ struct Conn {
 
 impl Inner {
     pub(super) fn listen_for_processes(self: &Rc<Self>) -> Result<()> {
-        let inner = Rc::downgrade(self);
         let link = LinkOptions { receive_fds: true, ..LinkOptions::default() };
         let options = ListenOptions { link, ..ListenOptions::default() };
-        let listener =
+        let listener = patiently(|| {
+            let inner = Rc::downgrade(self);
             self.base.listen_with(&self.options.socket, &options, move |bev| {
                 match inner.upgrade() {
                     Some(inner) => inner.greet(bev),
                     None => bev.abort(),
                 }
-            })?;
+            })
+        })?;
         self.sockets.borrow_mut().listeners.push(listener);
         Ok(())
     }
