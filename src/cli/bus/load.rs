@@ -119,6 +119,7 @@ pub fn run(config: &Config, load: &Load<'_>) -> Result<()> {
     bar.finish_and_clear();
     say(&print(&on, load, &rows));
     let _ = on.member.bus.close_now(Duration::from_secs(1));
+    on.member.part();
     Ok(())
 }
 

@@ -149,6 +149,8 @@ impl Core {
                 if let Some(local) = self.locals.get_mut(conn) {
                     local.leaving = true;
                 }
+                // Its name is free at once; the end of its socket may take its time.
+                self.leave(conn);
                 Ok(())
             }
             ToRelay::Ask(_) => Err("a question is a connection's only line".into()),

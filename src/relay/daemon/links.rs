@@ -13,6 +13,7 @@ use crate::relay::lobby::{Guest, House, Lobby};
 use crate::relay::routes::{Closing, HostId, LinkId, Loss, Peer, Policy, RouteOut, Routes, Source};
 use crate::{BevEvent, Bufferevent, Error, LinkOptions, ListenOptions, Listener, READ, Result};
 
+use super::socket::patiently;
 use super::tls::{Certificates, Shield};
 use super::{Inner, Moved};
 
@@ -178,13 +179,15 @@ impl Inner {
         let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
         for address in &host.listen {
             let address = address.to_string();
-            let (inner, tls) = (Rc::downgrade(self), address.starts_with("tls+"));
+            let tls = address.starts_with("tls+");
             let under = address.strip_prefix("tls+").unwrap_or(&address);
-            let listener =
+            let listener = patiently(|| {
+                let inner = Rc::downgrade(self);
                 self.base.listen_with(under, &options, move |bev| match inner.upgrade() {
                     Some(inner) => inner.meet(bev, tls),
                     None => bev.abort(),
-                })?;
+                })
+            })?;
             self.links.borrow_mut().listeners.push(listener);
         }
         Ok(())

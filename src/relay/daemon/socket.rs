@@ -1,6 +1,7 @@
 //! Processes and operators: lines over a Unix socket.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,6 +31,24 @@ const EARLY_FDS_MAX: usize = 2;
 
 /// How long a last word may take to leave.
 const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// How often, and after which pause, an address is tried that somebody has.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Listens as soon as it can. We hold the lock of our host, so whoever has our address is going:
+/// the ring of a killed relay holds its sockets until the kernel has taken it apart.
+pub fn patiently(mut listen: impl FnMut() -> Result<Listener>) -> Result<Listener> {
+    for _ in 0..TRIES {
+        match listen() {
+            Err(error) if error.io().is_some_and(|io| io.kind() == ErrorKind::AddrInUse) => {
+                std::thread::sleep(PAUSE);
+            }
+            listening => return listening,
+        }
+    }
+    listen()
+}
 
 /// The socket, and who is connected to it.
 pub struct Sockets {
@@ -99,16 +118,17 @@ impl Sockets {
 
 impl Inner {
     pub(super) fn listen_for_processes(self: &Rc<Self>) -> Result<()> {
-        let inner = Rc::downgrade(self);
         let link = LinkOptions { receive_fds: true, ..LinkOptions::default() };
         let options = ListenOptions { link, ..ListenOptions::default() };
-        let listener =
+        let listener = patiently(|| {
+            let inner = Rc::downgrade(self);
             self.base.listen_with(&self.options.socket, &options, move |bev| {
                 match inner.upgrade() {
                     Some(inner) => inner.greet(bev),
                     None => bev.abort(),
                 }
-            })?;
+            })
+        })?;
         self.sockets.borrow_mut().listeners.push(listener);
         Ok(())
     }
