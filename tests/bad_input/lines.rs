@@ -93,10 +93,9 @@ fn lines_that_do_not_belong_there_get_a_reason() {
     for (lines, why) in [
         (vec![open.clone()], "say Register first"),
         (vec![register("s0", 1), register("s0", 1)], "it has registered before"),
-        (vec![register("s0", 2), ToRelay::Ask(Question::Ping { to: "db".into() })], ""),
         (vec![register("nobody", 1)], "nobody"),
         (vec![register("db", 1)], "`db` is a node of host `b`"),
-        (vec![register("@s", 1)], "@s"),
+        (vec![register("@s", 1)], "no node of cluster"),
         (
             vec![ToRelay::Register {
                 node: "s1".into(),
@@ -108,9 +107,6 @@ fn lines_that_do_not_belong_there_get_a_reason() {
             "version 99 of the local protocol; this relay has 1",
         ),
     ] {
-        if why.is_empty() {
-            continue;
-        }
         let mut stream = world.local();
         lines.iter().for_each(|line| say(&mut stream, line));
         let found = refused(&mut stream);

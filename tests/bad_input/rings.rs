@@ -158,20 +158,28 @@ fn one_who_scribbles_over_everything_ends_alone() {
 }
 
 /// Waits for a sender, and gives it a ring.
-fn give_ring(process: &mut Process, ring: &Made, att: u32) -> bool {
-    process.stream.set_nonblocking(false).unwrap();
-    let line = loop {
-        match hear(&mut process.stream) {
-            FromRelay::Incoming { from, chan, epoch, nonce, .. } => {
-                break ToRelay::Segment { from, chan, epoch, nonce, att, ring: RING };
-            }
-            FromRelay::Refused { .. } => return false,
-            _ => {}
+fn give_ring(process: &mut Process, ring: &Made, mut send: impl FnMut()) -> bool {
+    use std::io::Read;
+    let (mut said, begun) = (Vec::new(), Instant::now());
+    loop {
+        send();
+        let mut bytes = [0; 4096];
+        match process.stream.read(&mut bytes) {
+            Ok(0) => return false,
+            Ok(n) => said.extend(&bytes[..n]),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
-    };
-    say_with(&process.stream, &line, &[&ring.fd]);
-    process.stream.set_nonblocking(true).unwrap();
-    true
+        while let Some(end) = said.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = said.drain(..=end).collect();
+            let line = ringlane::bus::local::decode(&line).expect("relays say lines");
+            if let FromRelay::Incoming { from, chan, epoch, nonce, .. } = line {
+                let line = ToRelay::Segment { from, chan, epoch, nonce, att: 1, ring: RING };
+                say_with(&process.stream, &line, &[&ring.fd]);
+                return true;
+            }
+        }
+        assert!(begun.elapsed() < super::world::PATIENCE, "nobody sends");
+    }
 }
 
 #[test]
@@ -189,13 +197,11 @@ fn one_who_scribbles_over_the_ring_it_receives_in_ends_alone() {
         let mut process = Process::new(&world, "s8", epoch);
         let ring = memory.make_inlet(RING).unwrap();
         let _inlet = Inlet::new(Rc::clone(&ring.map), RING);
-        let more = Instant::now();
-        // The sender has to hear of the last one's end first, and to open its channel again.
-        while more.elapsed() < Duration::from_millis(100) {
+        let given = give_ring(&mut process, &ring, || {
             let _ = sender.send("s8", &[1; 300]);
             base.turn(Turn::NoWait).unwrap();
-        }
-        if !give_ring(&mut process, &ring, 1) {
+        });
+        if !given {
             continue;
         }
         for round in 0..300 {
