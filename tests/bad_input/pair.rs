@@ -79,7 +79,13 @@ fn talk(counts: &Arc<Counts>, sockets: &[String; 2]) {
             }
             let due = counts.got[at].fetch_add(1, Ordering::Relaxed);
             if number(m.bytes()) != due {
-                let flaw = format!("pair {at}: {} came where {due} was due", number(m.bytes()));
+                let flaw = format!(
+                    "pair {at}: {} came where {due} was due; record {} of epoch {}, {} bytes",
+                    number(m.bytes()),
+                    m.seq(),
+                    m.epoch(),
+                    m.bytes().len()
+                );
                 counts.flaw.lock().unwrap().get_or_insert(flaw);
             }
         });

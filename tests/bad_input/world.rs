@@ -158,6 +158,7 @@ ring = "64KiB"
     pub fn goes_on(&self) {
         let before = self.pairs.got();
         until("the good pairs get on", || {
+            assert!(!self.relays.iter().any(JoinHandle::is_finished), "a relay has panicked");
             self.pairs.got().iter().zip(before).all(|(now, before)| *now >= before + 30)
         });
     }
