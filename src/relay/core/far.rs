@@ -23,7 +23,7 @@ use crate::bus::local::{FromRelay, Nonce, Terms};
 use crate::frame::{Frame, Open, Unreachable, Waits};
 use crate::shm::crash::{self, Point};
 use crate::shm::map::Map;
-use crate::shm::through::{Ended, InletWriter};
+use crate::shm::through::{Ended, InletWriter, Unfit};
 
 use super::{Channel, Core, Out};
 
@@ -305,12 +305,18 @@ impl Core {
         };
         let charged = self.charge(uid, u64::from(cap))?;
         let map = self.memory.inlet(fd, cap).map_err(|error| format!("the ring: {error}"));
-        let made = map.and_then(|map| {
-            let writer = InletWriter::new(Rc::clone(&map));
-            writer.map_err(|error| format!("the ring: {error}")).map(|writer| (writer, map))
-        });
+        let made = map.map(|map| (InletWriter::new(Rc::clone(&map)), map));
         let (writer, map) = match made {
-            Ok(writer) => writer,
+            Ok((Ok(writer), map)) => (writer, map),
+            Ok((Err(Unfit::Frozen), _)) => {
+                // Its owner has taken it back meanwhile, for a later stream: another one comes.
+                self.release(charged);
+                return Ok(());
+            }
+            Ok((Err(error), _)) => {
+                self.release(charged);
+                return Err(format!("the ring: {error}"));
+            }
             Err(why) => {
                 self.release(charged);
                 return Err(why);

@@ -111,6 +111,11 @@ impl Core {
         }
     }
 
+    /// What a local connection says is no line, or not one that belongs there.
+    pub fn local_babbled(&mut self, conn: ConnId, why: String) {
+        self.refuse(conn.0, why);
+    }
+
     fn hear(&mut self, conn: Key, line: ToRelay, fds: Vec<OwnedFd>) -> Result<(), String> {
         match line {
             ToRelay::Register { node, epoch, nonce, version, replace } => {

@@ -79,6 +79,8 @@ struct Conn {
     guest: Guest,
     /// It has put its question.
     asks: bool,
+    /// It has said nonsense: nothing more is heard of it.
+    over: bool,
     /// It is closed as soon as its output is out.
     closing: bool,
 }
@@ -147,7 +149,8 @@ impl Inner {
         let (guest, evicted) = sockets.lobby.enter(who.uid, self.base.now());
         sockets.guests.insert(guest, Stranger::Local(conn));
         let (uid, fds) = (who.uid, VecDeque::new());
-        let one = Conn { bev: bev.clone(), fds, uid, guest, asks: false, closing: false };
+        let one =
+            Conn { bev: bev.clone(), fds, uid, guest, asks: false, over: false, closing: false };
         sockets.conns.insert(conn, one);
         drop(sockets);
         if let Some(evicted) = evicted {
@@ -255,10 +258,7 @@ impl Inner {
             match line {
                 Ok((ToRelay::Ask(question), _)) => self.answer(conn, question),
                 Ok((line, fds)) => self.core.borrow_mut().local_said(conn, line, fds),
-                Err(why) => {
-                    self.send_line(conn, &FromRelay::Refused { why });
-                    self.drop_local(conn);
-                }
+                Err(why) => self.core.borrow_mut().local_babbled(conn, why),
             }
             self.kick();
         }
@@ -306,29 +306,35 @@ impl Inner {
     /// What has come on a connection and was not read, if it begins as no line does.
     fn said(&self, conn: ConnId) -> Option<Vec<u8>> {
         let sockets = self.sockets.borrow();
-        let input = sockets.conns.get(&conn).filter(|one| !one.closing)?.bev.input();
+        let one = sockets.conns.get(&conn).filter(|one| !one.closing && !one.over)?;
+        let input = one.bev.input();
         let mut first = [0; 1];
         (input.copyout(&mut first) == 1 && first != *b"{").then(|| input.to_vec())
     }
 
     fn next_line(&self, conn: ConnId) -> Option<Result<(ToRelay, Vec<OwnedFd>), String>> {
         let mut sockets = self.sockets.borrow_mut();
-        let one = sockets.conns.get_mut(&conn).filter(|one| !one.closing)?;
+        let one = sockets.conns.get_mut(&conn).filter(|one| !one.closing && !one.over)?;
         one.fds.extend(one.bev.take_fds());
         let Some(text) = one.bev.input().readln(Eol::Lf) else {
             let begun = one.bev.input().len();
             let early = if begun == 0 { 0 } else { EARLY_FDS_MAX };
+            one.over |= one.fds.len() > early || begun > LINE_BYTES_MAX;
             if one.fds.len() > early {
                 return Some(Err(format!("{} descriptors that no line names", one.fds.len())));
             }
             return (begun > LINE_BYTES_MAX).then(too_long);
         };
         if text.len() > LINE_BYTES_MAX {
+            one.over = true;
             return Some(too_long());
         }
         let line = match decode::<ToRelay>(&text) {
             Ok(line) => line,
-            Err(why) => return Some(Err(why)),
+            Err(why) => {
+                one.over = true;
+                return Some(Err(why));
+            }
         };
         let n = line.descriptors().min(one.fds.len());
         let fds = one.fds.drain(..n).collect();
