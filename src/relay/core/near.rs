@@ -153,6 +153,12 @@ impl Near {
         }
     }
 
+    /// Whether everything that was published is acknowledged.
+    fn is_through(&mut self) -> bool {
+        let acked = self.reader.acked().seq;
+        self.reader.written().is_ok_and(|written| written == acked)
+    }
+
     /// Whether the sender has published since it was looked at, and something can be sent.
     pub(super) fn is_news(&self) -> bool {
         let may = matches!(self.stand, Stand::Bound | Stand::Unrouted);
@@ -377,6 +383,9 @@ impl Core {
             return self.refused(key, Unreachable::OtherRules, why);
         }
         if near.reader.seek(next).is_err() {
+            if near.expected == epoch && near.is_through() {
+                return self.ended_before(key);
+            }
             let what = format!("it would go on at record {next}, which the sender does not hold");
             return self.broken_near(key, &what);
         }
@@ -395,6 +404,23 @@ impl Core {
         }
         self.free_to(key);
         self.ready(key);
+        // It may have ended before, and nobody has heard of it.
+        self.finish(key);
+    }
+
+    /// The receiver has heard the end of this stream, and what it answered was lost with a link or
+    /// a relay: what it has opened now is another stream, which nobody wants.
+    fn ended_before(&mut self, key: Key) {
+        let Some(near) = self.nears.get_mut(key) else { return };
+        if !near.closing {
+            // Its sender will say once more that it closes it.
+            near.stand = Stand::Refused(Some(self.now.instant + AGAIN));
+            return self.unbind(key);
+        }
+        if let Some((link, bind)) = near.at {
+            self.frame(link, &Frame::Abort { bind });
+        }
+        self.closed(key);
     }
 
     /// What is acknowledged is the sender's to overwrite.
