@@ -408,21 +408,6 @@ impl Core {
         self.finish(key);
     }
 
-    /// The receiver has heard the end of this stream, and what it answered was lost with a link or
-    /// a relay: what it has opened now is another stream, which nobody wants.
-    fn ended_before(&mut self, key: Key) {
-        let Some(near) = self.nears.get_mut(key) else { return };
-        if !near.closing {
-            // Its sender will say once more that it closes it.
-            near.stand = Stand::Refused(Some(self.now.instant + AGAIN));
-            return self.unbind(key);
-        }
-        if let Some((link, bind)) = near.at {
-            self.frame(link, &Frame::Abort { bind });
-        }
-        self.closed(key);
-    }
-
     /// What is acknowledged is the sender's to overwrite.
     pub(super) fn free_to(&mut self, key: Key) {
         let Some(near) = self.nears.get_mut(key) else { return };
