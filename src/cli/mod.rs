@@ -86,8 +86,8 @@ impl Serving {
     }
 }
 
-/// Reads the command line and does what it says.
-pub fn run() -> Result<ExitCode> {
+/// Reads the command line and does what it says. A `dumb` terminal can do nothing but lines.
+pub fn run(dumb: bool) -> Result<ExitCode> {
     let cli = Cli::parse();
     logger::install(cli.verbose);
     let mut config = Config::from_env()?;
@@ -100,7 +100,7 @@ pub fn run() -> Result<ExitCode> {
         Verb::Doctor(asked) => doctor::run(&config, &asked),
         Verb::Demo(asked) => demo::run(&config, &asked),
         Verb::Perf(asked) => perf::run(&config, &asked),
-        Verb::Bus(verb) => return bus::run(&config, verb),
+        Verb::Bus(verb) => return bus::run(&config, verb, dumb),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -432,12 +432,6 @@ impl Core {
         }
     }
 
-    /// Whether a relay must be rung for room: never where nothing is received through it.
-    pub fn receives(&self) -> bool {
-        let mut streams = self.ins.iter().flat_map(|(_, into)| &into.streams);
-        streams.any(|stream| stream.handed)
-    }
-
     /// The channels that are received on.
     pub fn in_status(&self) -> Vec<InStatus> {
         let with_stream = |into: &In| {

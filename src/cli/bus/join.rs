@@ -17,7 +17,7 @@ use super::find::At;
 const SAY_AFTER: Duration = Duration::from_secs(1);
 
 /// Through which relay, and what about a process that has the name.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Joining {
     #[command(flatten)]
     at: At,

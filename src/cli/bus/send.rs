@@ -106,6 +106,10 @@ struct Sending {
 
 /// Sends, and waits until everything is acknowledged.
 pub fn run(config: &Config, asked: &Asked) -> Result<()> {
+    let bare = |name: &str| name.split('@').next().unwrap_or_default().to_string();
+    if bare(&asked.name) == bare(&asked.to) && !asked.to.starts_with('@') {
+        bail!("{} cannot send to itself; say with --as who sends", asked.name);
+    }
     let member = asked.joining.join(config, &asked.name)?;
     let source = source(asked, member.base.remote())?;
     let sending = Rc::new(Sending {

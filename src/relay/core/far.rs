@@ -60,6 +60,8 @@ pub struct Far {
     pub told: (u32, u64, u32),
     pub expired: u32,
     pub dirty: bool,
+    /// It is to be looked at for what was consumed.
+    pub watched: bool,
     /// The receiver has died: its epoch, the first record that it had not consumed, whether that is
     /// sure. Kept until the sender's relay has confirmed it.
     pub gone: Option<(u64, u32, bool)>,
@@ -183,6 +185,7 @@ impl Core {
             told: (0, 0, 0),
             expired: 0,
             dirty: false,
+            watched: false,
             gone: None,
         });
         self.far_at.insert(channel, key);

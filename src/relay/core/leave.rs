@@ -114,7 +114,9 @@ impl Core {
         let (channel, at) = (far.channel.clone(), far.at);
         self.counts.gone += 1;
         let exact = consumed.is_ok();
-        self.note(Note::Gone { channel, first, exact });
+        if consumed != Ok(ring.writer.stored()) {
+            self.note(Note::Gone { channel, first, exact });
+        }
         if let Some((link, bind)) = at {
             self.frame(link, &Frame::Gone { bind, epoch: ring.epoch, first, exact });
         }

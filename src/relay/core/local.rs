@@ -212,10 +212,7 @@ impl Core {
             self.say(conn, FromRelay::StaleEpoch { known });
             return Ok(());
         }
-        let limit = self.cluster.limits.processes as usize;
-        if known.is_none() && self.names.len() >= limit {
-            return Err(format!("limits.processes = {limit} is reached"));
-        }
+        self.may_be_one_more(&node, uid)?;
         self.epochs.insert(Rc::clone(&node), (epoch, nonce));
         self.names.insert(Rc::clone(&node), conn);
         let token = (self.tokens)();
@@ -235,6 +232,20 @@ impl Core {
         };
         self.say(conn, line);
         self.came(&node);
+        Ok(())
+    }
+
+    /// Whether one more process of a user may register.
+    fn may_be_one_more(&self, node: &Rc<str>, uid: u32) -> Result<(), String> {
+        let limits = &self.cluster.limits;
+        let (all, own) = (limits.processes as usize, limits.processes_per_uid as usize);
+        if !self.names.contains_key(node) && self.names.len() >= all {
+            return Err(format!("limits.processes = {all} is reached"));
+        }
+        let of_user = |conn: &&Key| self.locals.get(**conn).is_some_and(|local| local.uid == uid);
+        if self.names.len() >= own && self.names.values().filter(of_user).count() >= own {
+            return Err(format!("limits.processes_per_uid = {own} is reached by uid {uid}"));
+        }
         Ok(())
     }
 
@@ -270,10 +281,14 @@ impl Core {
     /// A process has rung: it has sent or consumed something.
     pub fn rang(&mut self, conn: ConnId) {
         let Some(local) = self.locals.get(conn.0) else { return };
-        let fars = local.fars.iter().filter(|key| !self.consumed.contains(key));
-        let fars = fars.copied().collect::<Vec<_>>();
+        for key in &local.fars {
+            if let Some(far) = self.fars.get_mut(*key)
+                && !std::mem::replace(&mut far.watched, true)
+            {
+                self.consumed.push(*key);
+            }
+        }
         let nears = local.nears.clone();
-        self.consumed.extend(fars);
         for near in nears {
             self.ready(near);
         }

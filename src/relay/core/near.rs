@@ -202,6 +202,12 @@ impl Core {
                 return Ok(());
             }
         };
+        let most = self.cluster.limits.channels_per_process as usize;
+        if self.locals.get(conn).is_some_and(|local| local.nears.len() >= most) {
+            let why = format!("limits.channels_per_process = {most} is reached");
+            self.say(conn, FromRelay::NoPath { id, why });
+            return Ok(());
+        }
         let charged = self.charge(uid, u64::from(ring))?;
         let reader = match self.reader(&fds, ring, from) {
             Ok(reader) => reader,
@@ -476,7 +482,8 @@ impl Core {
         let Some((link, bind)) = near.at else { return };
         let Ok(written) = near.reader.written() else { return };
         if near.acked() != written {
-            return;
+            // It may have been written between the two looks.
+            return self.ready(key);
         }
         near.stand = Stand::Ending;
         self.frame(link, &Frame::Fin { bind, last: written });

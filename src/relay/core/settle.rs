@@ -63,9 +63,10 @@ impl Core {
 
     /// Lets every link that has room and something to send take it.
     fn fill_all(&mut self) {
+        let most = self.link_bytes();
         for at in 0..self.touched.len() {
             let link = self.touched[at];
-            while let Some(one) = self.links.get_mut(link).filter(|one| one.has_room()) {
+            while let Some(one) = self.links.get_mut(link).filter(|one| one.waiting() < most) {
                 let Some(near) = one.next() else { break };
                 self.gulp(near, link);
             }

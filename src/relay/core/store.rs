@@ -137,6 +137,7 @@ impl Core {
     pub(super) fn look_at_consumers(&mut self) {
         for key in std::mem::take(&mut self.consumed) {
             let Some(far) = self.fars.get_mut(key) else { continue };
+            far.watched = false;
             let (Some(ring), true) = (far.ring.as_mut(), far.bound && !far.dirty) else { continue };
             let (Ok(room), Ok(consumed)) = (ring.writer.room(), ring.writer.consumed()) else {
                 self.spoiled(key);
