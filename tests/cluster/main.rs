@@ -76,7 +76,10 @@ fn work(next: &AtomicU64, end: u64, logs: bool) -> Share {
         }
         match run::run(seed, mutant::Planted::default(), logs) {
             Ok(tally) => share.tally.add(&tally),
-            Err(why) => share.failures.push((seed, why)),
+            Err(why) => {
+                eprintln!("seed {seed}: {why:.200}");
+                share.failures.push((seed, why));
+            }
         }
     }
     share

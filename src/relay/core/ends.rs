@@ -124,6 +124,21 @@ impl Core {
         self.remove_near(key);
     }
 
+    /// The receiver has heard the end of this stream, and what it answered was lost with a link or
+    /// a relay: what it has opened now is another stream, which nobody wants.
+    pub(super) fn ended_before(&mut self, key: Key) {
+        let Some(near) = self.nears.get_mut(key) else { return };
+        if !near.closing {
+            // Its sender will say once more that it closes it.
+            near.stand = Stand::Refused(Some(self.now.instant + AGAIN));
+            return self.unbind(key);
+        }
+        if let Some((link, bind)) = near.at {
+            self.frame(link, &Frame::Abort { bind });
+        }
+        self.closed(key);
+    }
+
     /// The sender has closed the channel: what is published still goes.
     pub(super) fn close_near(&mut self, key: Key) {
         let Some(near) = self.nears.get_mut(key) else { return };

@@ -245,6 +245,8 @@ impl Core {
         let Ok(room) = ring.writer.room() else { return self.spoiled(key) };
         (far.last, far.received, far.limit) = (stored, 0, u64::from(room));
         (far.bound, far.resumed) = (true, true);
+        // Whoever sends to this receiver knows that the one before has died.
+        far.gone = None;
         let consumed = ring.writer.consumed().unwrap_or(stored);
         far.told = (stored, far.limit, consumed);
         let frame = Frame::Resume {
@@ -262,7 +264,7 @@ impl Core {
 
     /// What is under way in this binding follows on records that the ring may not have: the
     /// sender's relay is to begin another one.
-    fn open_again(&mut self, key: Key) {
+    pub(super) fn open_again(&mut self, key: Key) {
         let Some((link, bind)) = self.fars.get(key).and_then(|far| far.at) else { return };
         self.unbind_far(key);
         let why = Unreachable::Broken;

@@ -19,7 +19,16 @@ impl Core {
         };
         self.publish(key);
         let Some(far) = self.fars.get(key) else { return };
-        if last.is_some_and(|last| !far.bound || far.last != last) {
+        if last.is_some() && far.gone.is_some() {
+            // The two crossed: that the receiver has died is on its way.
+            return;
+        }
+        if last.is_some() && !far.bound {
+            // Its ring is on the way from one relay to the next, or from here to here. Nobody could
+            // be told of the end now.
+            return self.open_again(key);
+        }
+        if last.is_some_and(|last| far.last != last) {
             return self.broken_far(key, "a FIN that is not behind the last record");
         }
         self.end_stream(key, last.is_some());

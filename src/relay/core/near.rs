@@ -153,6 +153,12 @@ impl Near {
         }
     }
 
+    /// Whether everything that was published is acknowledged.
+    fn is_through(&mut self) -> bool {
+        let acked = self.reader.acked().seq;
+        self.reader.written().is_ok_and(|written| written == acked)
+    }
+
     /// Whether the sender has published since it was looked at, and something can be sent.
     pub(super) fn is_news(&self) -> bool {
         let may = matches!(self.stand, Stand::Bound | Stand::Unrouted);
@@ -383,6 +389,9 @@ impl Core {
             return self.refused(key, Unreachable::OtherRules, why);
         }
         if near.reader.seek(next).is_err() {
+            if near.expected == epoch && near.is_through() {
+                return self.ended_before(key);
+            }
             let what = format!("it would go on at record {next}, which the sender does not hold");
             return self.broken_near(key, &what);
         }
@@ -401,6 +410,8 @@ impl Core {
         }
         self.free_to(key);
         self.ready(key);
+        // It may have ended before, and nobody has heard of it.
+        self.finish(key);
     }
 
     /// What is acknowledged is the sender's to overwrite.
