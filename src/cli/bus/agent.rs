@@ -2,7 +2,7 @@
 //! demo`, and for tests of whole clusters.
 //!
 //! ```text
-//!   pace TO CHAN RATE COUNT    sends COUNT messages at RATE per second; says `paced TO`
+//!   pace TO CHAN RATE COUNT [BYTES]  sends COUNT messages at RATE per second; says `paced TO`
 //!   burst TO CHAN COUNT BYTES  sends as fast as it may; says `burst TO COUNT NANOSECONDS`
 //!   mark                       says what came since the last mark, `from` lines, then `marked`
 //!   stop                       sends no more; says `stopped` when everything is acknowledged
@@ -10,8 +10,8 @@
 //!
 //! It says `here` when the relay has taken it in, `peer …` and `relay …` of what it hears. Every
 //! message has its number, and the time when it was sent; what comes is checked against the number
-//! before it. With `--log` each message that was consumed is written to a file before its callback
-//! returns, so that a log outlives the process that is killed.
+//! before it. With `--log` each message that was accepted is written to a file, and each that was
+//! consumed, before its callback returns, so that a log outlives the process that is killed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -39,6 +39,10 @@ const BYTES: usize = 64;
 /// Number, time: what every message begins with.
 const HEAD_BYTES: usize = 16;
 
+/// A record of the log: number, epoch of the sender or 0, nanoseconds of the monotonic clock,
+/// number in the stream or 0, channel; `<` consumed, `>` accepted; the other node's name.
+const LOG_BYTES: usize = 48;
+
 /// How often paced messages leave.
 const STEP: Duration = Duration::from_millis(1);
 
@@ -56,7 +60,7 @@ pub struct Asked {
     /// The relay's socket.
     #[arg(long)]
     socket: String,
-    /// Writes down what was consumed: 32 bytes for each message.
+    /// Writes down what was accepted and consumed: 48 bytes for each message.
     #[arg(long)]
     log: Option<PathBuf>,
     /// Ends the process that has the name.
@@ -127,7 +131,8 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     });
     let hears = Rc::clone(&agent);
     bus.on_message(move |message| hears.hear(message));
-    bus.on_peer(tell_peer);
+    let tells = Rc::clone(&agent);
+    bus.on_peer(move |event| tells.tell_peer(event));
     bus.on_relay(tell_relay);
     let writes = Rc::clone(&agent);
     bus.on_writable(move |_, _| writes.send());
@@ -173,6 +178,10 @@ impl Agent {
         match words {
             ["pace", to, chan, rate, count] => {
                 self.flow(to, chan.parse()?, Some(rate.parse()?), count.parse()?, BYTES);
+            }
+            ["pace", to, chan, rate, count, bytes] => {
+                let (rate, bytes) = (Some(rate.parse()?), bytes.parse()?);
+                self.flow(to, chan.parse()?, rate, count.parse()?, bytes);
             }
             ["burst", to, chan, count, bytes] => {
                 self.flow(to, chan.parse()?, None, count.parse()?, bytes.parse()?);
@@ -240,6 +249,7 @@ impl Agent {
             payload[8..HEAD_BYTES].copy_from_slice(&now().to_le_bytes());
             match self.bus.send_with(&flow.to, &options, &payload[..flow.bytes]) {
                 Ok(()) => {
+                    self.write_down(b'>', *number, (0, 0), flow.chan, &flow.to);
                     *number += 1;
                     flow.left -= 1;
                 }
@@ -281,18 +291,37 @@ impl Agent {
             }
         }
         one.latency.saturating_record(now().saturating_sub(sent).max(1));
-        if let Some(log) = &self.log {
-            let mut record = [0; 32];
-            let name = message.from().as_bytes();
-            record[..8].copy_from_slice(&number.to_le_bytes());
-            record[8..16].copy_from_slice(&message.epoch().to_le_bytes());
-            record[16..18].copy_from_slice(&message.chan().to_le_bytes());
-            let n = name.len().min(14);
-            record[18..18 + n].copy_from_slice(&name[..n]);
-            if let Err(error) = log.borrow_mut().write_all(&record) {
-                say(&format!("error log: {error}"));
-            }
+        let stream = (message.epoch(), message.seq());
+        self.write_down(b'<', number, stream, message.chan(), message.from());
+    }
+
+    /// Writes a message into the log, at once.
+    fn write_down(&self, way: u8, number: u64, stream: (u64, u32), chan: u16, peer: &str) {
+        let Some(log) = &self.log else { return };
+        let mut record = [0; LOG_BYTES];
+        record[..8].copy_from_slice(&number.to_le_bytes());
+        record[8..16].copy_from_slice(&stream.0.to_le_bytes());
+        record[16..24].copy_from_slice(&now().to_le_bytes());
+        record[24..28].copy_from_slice(&stream.1.to_le_bytes());
+        record[28..30].copy_from_slice(&chan.to_le_bytes());
+        record[30] = way;
+        let n = peer.len().min(LOG_BYTES - 31);
+        record[31..31 + n].copy_from_slice(&peer.as_bytes()[..n]);
+        if let Err(error) = log.borrow_mut().write_all(&record) {
+            say(&format!("error log: {error}"));
         }
+    }
+
+    fn tell_peer(&self, event: &PeerEvent) {
+        if let PeerEvent::Gone { node, chan, epoch, first, exact, sent, .. } = event {
+            // The next message begins the next stream.
+            let numbers = self.numbers.borrow();
+            let next = numbers.get(&(node.to_string(), *chan)).copied().unwrap_or(1);
+            return say(&format!(
+                "peer {node} {chan} gone {epoch} first {first} exact {exact} sent {sent} next {next}"
+            ));
+        }
+        tell_peer(event);
     }
 
     /// Says what came since the last mark.
@@ -336,11 +365,6 @@ impl Heard {
 fn tell_peer(event: &PeerEvent) {
     match event {
         PeerEvent::Here { node, chan, epoch } => say(&format!("peer {node} {chan} here {epoch}")),
-        PeerEvent::Gone { node, chan, epoch, first, exact, sent, .. } => {
-            say(&format!(
-                "peer {node} {chan} gone {epoch} first {first} exact {exact} sent {sent}"
-            ));
-        }
         PeerEvent::Ended { node, chan, epoch, last, clean } => {
             say(&format!("peer {node} {chan} ended {epoch} last {last} clean {clean}"));
         }

@@ -16,6 +16,7 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use ringlane_api::mutant::{self, Mutant};
 use ringlane_api::slab::Key;
 
 use crate::bus::local::{FromRelay, Nonce, Terms};
@@ -109,14 +110,17 @@ impl Core {
         let nonce = Nonce(open.nonce);
         let older = (open.epoch, open.att, open.linkno) <= (far.epoch, far.att, far.linkno);
         let other = open.epoch == far.epoch && far.nonce != nonce;
-        if far.epoch != 0 && (older || other) {
+        let takes_all = mutant::on(Mutant::BusGenerationIgnored);
+        if far.epoch != 0 && (older || other) && !takes_all {
             let known = far.epoch;
             return self.frame(link, &Frame::Stale { bind, known });
         }
         // What was received whole is stored; what comes on the old binding from now on is not.
         self.publish(key);
         self.unbind_far(key);
-        if self.fars.get(key).is_some_and(|far| far.epoch != 0 && far.epoch != open.epoch) {
+        if self.fars.get(key).is_some_and(|far| far.epoch != 0 && far.epoch != open.epoch)
+            && !mutant::on(Mutant::BusEpochIgnored)
+        {
             self.end_stream(key, false);
         }
         let Some(far) = self.fars.get_mut(key) else { return };

@@ -46,6 +46,8 @@ impl Core {
         let Some(key) = self.links.get(link).and_then(|link| link.fars.get(&bind).copied()) else {
             return;
         };
+        // Who lives under the name now may have given a ring for the stream that is over.
+        self.end_stream(key, false);
         self.unbind_far(key);
         self.remove_far(key);
     }

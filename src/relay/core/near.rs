@@ -196,6 +196,12 @@ impl Core {
                 return Ok(());
             }
         };
+        let most = self.cluster.limits.channels_per_process as usize;
+        if self.locals.get(conn).is_some_and(|local| local.nears.len() >= most) {
+            let why = format!("limits.channels_per_process = {most} is reached");
+            self.say(conn, FromRelay::NoPath { id, why });
+            return Ok(());
+        }
         let charged = self.charge(uid, u64::from(ring))?;
         let reader = match self.reader(&fds, ring, from) {
             Ok(reader) => reader,

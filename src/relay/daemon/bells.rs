@@ -101,15 +101,21 @@ impl Inner {
     }
 
     fn meet_bell(self: &Rc<Self>, bev: Bufferevent) {
+        let guest = self.expect_token(&bev);
         let inner = Rc::downgrade(self);
         bev.on_read(move |bev| {
             if let Some(inner) = inner.upgrade() {
+                inner.is_known(guest);
                 inner.hang_bell(bev);
             }
         });
-        bev.on_event(|bev, event| {
+        let inner = Rc::downgrade(self);
+        bev.on_event(move |bev, event| {
             if event.is_end() {
                 bev.free();
+                if let Some(inner) = inner.upgrade() {
+                    inner.is_known(guest);
+                }
             }
         });
         bev.enable(READ);
@@ -125,6 +131,10 @@ impl Inner {
             log::warn!("somebody connected to the relay's bell with a token that is nobody's");
             return bev.abort();
         };
+        if self.bells.borrow().bells.contains_key(&conn) {
+            log::warn!("a process connected to its bell twice");
+            return bev.abort();
+        }
         let inner = Rc::downgrade(self);
         let rings = Rings { inner, conn, messages: Cell::new(true), room: Cell::new(true) };
         let rings = Rc::new(rings);
