@@ -1,8 +1,11 @@
 //! Processes and operators: lines over a Unix socket.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
 
 use crate::bus::local::{FromRelay, LINE_BYTES_MAX, ToRelay, decode, encode};
 use crate::{BevEvent, Bufferevent, Eol, LinkOptions, ListenOptions, Listener, READ, Result};
@@ -11,6 +14,10 @@ use super::{ByConn, ConnId, Inner};
 
 /// Lines of one connection that are heard in a row, before others have their turn.
 const LINES_MAX: usize = 64;
+
+/// How often the socket is tried that a dead relay seems to hold, and how long apart.
+const LISTEN_TRIES: u32 = 400;
+const LISTEN_PAUSE: Duration = Duration::from_millis(5);
 
 /// Output that a process has not read, at which it is taken for dead: a line is short, and who
 /// reads none of thousands reads none.
@@ -33,7 +40,24 @@ struct Conn {
 }
 
 impl Inner {
+    /// Listens where processes look for the relay.
+    ///
+    /// The lock is free as soon as the last relay is dead, and its socket a little later: what an
+    /// io_uring instance holds the kernel lets go behind the back of who waits for the process.
     pub(super) fn listen_for_processes(self: &Rc<Self>) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            match self.try_to_listen() {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && tries < LISTEN_TRIES => {
+                    tries += 1;
+                    thread::sleep(LISTEN_PAUSE);
+                }
+                tried => return tried,
+            }
+        }
+    }
+
+    fn try_to_listen(self: &Rc<Self>) -> Result<()> {
         let inner = Rc::downgrade(self);
         let link = LinkOptions { receive_fds: true, ..LinkOptions::default() };
         let options = ListenOptions { link, ..ListenOptions::default() };
