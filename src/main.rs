@@ -9,7 +9,9 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::run() {
+    // terminfo(5): what says nothing of itself can do nothing.
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    match cli::run(dumb) {
         Ok(code) => code,
         Err(error) => {
             let mut line = error.to_string();

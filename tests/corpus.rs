@@ -6,10 +6,16 @@
 use std::fs;
 use std::path::Path;
 
+#[path = "../fuzz/src/config.rs"]
+mod config;
 #[path = "../fuzz/src/frames.rs"]
 mod frames;
 #[path = "../fuzz/src/handshake.rs"]
 mod handshake;
+#[path = "../fuzz/src/lines.rs"]
+mod lines;
+#[path = "../fuzz/src/rings.rs"]
+mod rings;
 
 /// Runs over all inputs of a target, and over each cut off at many a place.
 fn replay(target: &str, run: fn(&[u8])) {
@@ -33,4 +39,24 @@ fn the_decoder_of_frames_keeps_its_promises_over_the_corpus() {
 #[test]
 fn the_handshake_keeps_its_promises_over_the_corpus() {
     replay("handshake", handshake::run);
+}
+
+#[test]
+fn lines_keep_their_promises_over_the_corpus() {
+    replay("lines", lines::run);
+}
+
+#[test]
+fn the_configuration_keeps_its_promises_over_the_corpus() {
+    replay("config", config::run);
+}
+
+#[test]
+fn a_relay_survives_senders_that_scribble_over_the_corpus() {
+    replay("outlet", rings::outlet);
+}
+
+#[test]
+fn both_ends_of_a_receivers_ring_survive_the_corpus() {
+    replay("inlet", rings::inlet);
 }

@@ -68,6 +68,18 @@ pub enum Mutant {
     RdmaEndOvertakes,
     /// A receive that was consumed is promised before it is posted again.
     RdmaPromisedUnposted,
+    /// A relay takes a channel from whoever asks, whatever attachment asks for it.
+    BusGenerationIgnored,
+    /// A receiver hands its old segment to the next relay.
+    BusSegmentKept,
+    /// A relay acknowledges before it publishes.
+    BusAckEarly,
+    /// A process does not look at its rings when a relay hangs up.
+    BusHangUpIgnored,
+    /// A sender that has begun anew goes on in the stream of the one before.
+    BusEpochIgnored,
+    /// A relay sends whether there is room or not.
+    BusCreditIgnored,
 }
 
 impl Mutant {
@@ -80,6 +92,16 @@ impl Mutant {
         Mutant::RdmaDeadDelivered,
         Mutant::RdmaEndOvertakes,
         Mutant::RdmaPromisedUnposted,
+    ];
+
+    /// Those of the bus and its relays; `tests/cluster` finds them.
+    pub const BUS: [Mutant; 6] = [
+        Mutant::BusGenerationIgnored,
+        Mutant::BusSegmentKept,
+        Mutant::BusAckEarly,
+        Mutant::BusHangUpIgnored,
+        Mutant::BusEpochIgnored,
+        Mutant::BusCreditIgnored,
     ];
 
     /// All others; `tests/mutants.rs` finds them.

@@ -29,7 +29,7 @@ impl EventBase {
     /// reads or sends, no listener, no added event.
     pub fn dispatch(&self) -> Result<()> {
         loop {
-            let left = self.turn(Turn::Wait)?;
+            let left = self.one_turn(Turn::Wait, true)?;
             if !left || self.0.stopping.get() || self.0.breaking.get() {
                 break;
             }
@@ -42,13 +42,19 @@ impl EventBase {
         taken
     }
 
-    /// One turn. Returns whether anything is left to wait for.
+    /// One turn. Returns whether anything is left to wait for. One in which deferred callbacks ran
+    /// does not wait: its caller may have waited for just that.
     pub fn turn(&self, turn: Turn) -> Result<bool> {
+        self.one_turn(turn, false)
+    }
+
+    fn one_turn(&self, turn: Turn, goes_on: bool) -> Result<bool> {
         let _turning = Turning::start(&self.0)?;
         self.0.stopping.set(false);
         self.0.breaking.set(false);
         self.0.timers();
-        self.0.run_deferred(self);
+        let deferred = self.0.run_deferred(self);
+        let turn = if deferred > 0 && !goes_on { Turn::NoWait } else { turn };
         self.0.core.borrow_mut().flush_dirty();
         self.0.bury();
         let wait = self.0.settle(turn);
@@ -152,8 +158,9 @@ impl Inner {
         core.due = due;
     }
 
-    /// Deferred callbacks and other threads' errands that were there when the turn began.
-    fn run_deferred(&self, base: &EventBase) {
+    /// Deferred callbacks and other threads' errands that were there when the turn began; says how
+    /// many.
+    fn run_deferred(&self, base: &EventBase) -> usize {
         let errands = self.mailbox.take();
         for errand in errands {
             self.deferred.borrow_mut().push_back(Box::new(errand));
@@ -166,6 +173,7 @@ impl Inner {
                 break;
             }
         }
+        n
     }
 
     fn take_completions(&self, wait: Option<Duration>) -> Result<()> {

@@ -1,8 +1,8 @@
-//! The bus of ringlane: with a relay on each of two hosts, with one relay in the path, and with none.
+//! The bus of ringlane: with a relay on each of two hosts, with one in the path, and with none.
 //!
 //! Both hosts are this machine, and their relays are joined by TCP. A client is a `Bus` on an event
-//! base of the default configuration: messages are seen in its callback, where they lie in the ring,
-//! and what it sends is published by the turn of the loop that follows, or after 64 KiB.
+//! base of the default configuration: messages are seen in its callback, where they lie in the
+//! ring, and what it sends is published by the turn that follows, after 64 KiB at the latest.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
@@ -20,8 +20,8 @@ use crate::client::{Client, Side};
 use crate::daemon::{Daemon, free_ports};
 use crate::system::{Stage, System};
 
-/// The first word of this program's arguments where it is a relay: `bus-relay HOST SOCKET`, with the
-/// config on stdin.
+/// The first word of this program's arguments where it is a relay: `bus-relay HOST SOCKET`, with
+/// the config on stdin.
 pub const RELAY: &str = "bus-relay";
 
 /// Messages are published after so many bytes, as they leave the peers' buffers.

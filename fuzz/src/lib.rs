@@ -6,5 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod frames;
 pub mod handshake;
+pub mod lines;
+pub mod rings;

@@ -18,7 +18,7 @@ pub(super) struct Clock {
 impl Clock {
     /// `now` is the base's.
     pub fn new(now: Instant) -> Clock {
-        Clock { origin: now, origin_ms: read(ClockId::CLOCK_MONOTONIC).as_millis() as Millis }
+        Clock { origin: now, origin_ms: monotonic().as_millis() as Millis }
     }
 
     pub fn at(&self, now: Instant) -> Millis {
@@ -29,6 +29,11 @@ impl Clock {
 /// Microseconds since 1970: when this process's part on the bus begins.
 pub(super) fn epoch() -> u64 {
     read(ClockId::CLOCK_REALTIME).as_micros() as u64
+}
+
+/// The time that threads outside of a loop wait by.
+pub(super) fn monotonic() -> Duration {
+    read(ClockId::CLOCK_MONOTONIC)
 }
 
 fn read(clock: ClockId) -> Duration {

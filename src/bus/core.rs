@@ -29,6 +29,8 @@ mod link;
 mod neighbour;
 mod out;
 mod outs;
+mod remains;
+mod slot;
 #[cfg(test)]
 mod tests;
 
@@ -50,8 +52,9 @@ use self::neighbour::Expected;
 use self::out::Out;
 
 pub use self::ins::{Seen, Taken, Walked};
-pub use self::neighbour::{Neighbour, TOKEN_CHAN, TOKEN_KIND, token_of};
+pub use self::neighbour::{Neighbour, Put, TOKEN_CHAN, TOKEN_KIND, token_of};
 pub use self::outs::Post;
+pub use self::slot::Slot;
 
 /// Milliseconds of this host's monotonic clock.
 pub type Millis = u64;
@@ -204,6 +207,8 @@ pub struct Core {
     out_ids: HashMap<u32, Key>,
     /// By name, then by channel.
     out_names: HashMap<Rc<str>, Vec<(u16, Key)>>,
+    /// The channel that was sent on last.
+    last_out: Option<Key>,
     next_id: u32,
     groups: Vec<Group>,
     ins: Slab<In>,
@@ -219,12 +224,16 @@ pub struct Core {
     /// When it is looked how far neighbours are.
     look_at: Option<Millis>,
     closing: Option<Millis>,
+    /// Some channel's messages have a deadline.
+    timed: bool,
     draining: bool,
     closed: bool,
     todo: VecDeque<Do>,
     events: VecDeque<Event>,
     /// Channels with records that are written and perhaps not published.
     dirty: Vec<Key>,
+    /// Something was published when there was no bell to be rung.
+    unrung: bool,
     /// Channels for which acknowledgements are waited for.
     waiting_room: BTreeSet<Key>,
 }
@@ -242,6 +251,7 @@ impl Core {
             outs: Slab::with_capacity(0),
             out_ids: HashMap::new(),
             out_names: HashMap::new(),
+            last_out: None,
             next_id: 1,
             groups: Vec::new(),
             ins: Slab::with_capacity(0),
@@ -252,11 +262,13 @@ impl Core {
             retry_at: None,
             look_at: None,
             closing: None,
+            timed: false,
             draining: false,
             closed: false,
             todo: VecDeque::new(),
             events: VecDeque::new(),
             dirty: Vec::new(),
+            unrung: false,
             waiting_room: BTreeSet::new(),
         }
     }

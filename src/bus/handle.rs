@@ -5,7 +5,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::clock::{self, Clock};
-use super::core::{Core, Limits, Post, Setup};
+use super::core::{Core, Limits, Post, Setup, Slot};
 use super::error::BusError;
 use super::event::{InStatus, OutStatus, PeerEvent, RelayEvent};
 use super::find;
@@ -109,22 +109,35 @@ impl Bus {
         Ok(Bus::of(&inner))
     }
 
-    fn inner(&self) -> Result<Rc<Inner>, BusError> {
+    pub(super) fn inner(&self) -> Result<Rc<Inner>, BusError> {
         self.0.upgrade().ok_or(BusError::Closed)
     }
 
     /// Asks something of the core, and has done what comes of it.
     fn ask<T>(&self, f: impl FnOnce(&mut Core) -> Result<T, BusError>) -> Result<T, BusError> {
+        self.ask_at(true, f)
+    }
+
+    /// The same; `timed` where it must know the time.
+    fn ask_at<T>(
+        &self,
+        timed: bool,
+        f: impl FnOnce(&mut Core) -> Result<T, BusError>,
+    ) -> Result<T, BusError> {
         let inner = self.inner()?;
         let mut core = inner.core.try_borrow_mut().map_err(|_| BusError::InCallback)?;
-        core.set_now(inner.now());
+        if timed || core.wants_time() {
+            core.set_now(inner.now());
+        }
         let answer = f(&mut core);
-        let output = core.has_output();
+        let (output, dirty) = (core.has_output(), core.is_dirty());
         drop(core);
         if output {
             inner.soon();
         }
-        inner.wires.touch_bell();
+        if dirty || answer.is_err() {
+            inner.wires.touch_bell();
+        }
         answer
     }
 
@@ -203,7 +216,34 @@ impl Bus {
         options: &SendOptions<'_>,
         bytes: &[u8],
     ) -> Result<(), BusError> {
-        self.ask(|core| core.send(post(to, options, false), bytes))
+        let timed = options.ttl.is_some();
+        self.ask_at(timed, |core| core.send(post(to, options, false), bytes))
+    }
+
+    /// Sends a message of `len` bytes that `fill` writes in place: into the ring that the relay or
+    /// the neighbour reads. What it does not write is arbitrary.
+    ///
+    /// ```no_run
+    /// # fn f(bus: &ringlane::bus::Bus) -> Result<(), ringlane::bus::BusError> {
+    /// bus.send_in_place("db@hostB", &Default::default(), 16, |slot| {
+    ///     slot.write(0, &7_u64.to_le_bytes());
+    ///     slot.write(8, &9_u64.to_le_bytes());
+    /// })?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Bus::send`]. The bus cannot be used inside of `fill`: [`BusError::InCallback`].
+    pub fn send_in_place(
+        &self,
+        to: &str,
+        options: &SendOptions<'_>,
+        len: usize,
+        mut fill: impl FnMut(&mut Slot<'_>),
+    ) -> Result<(), BusError> {
+        self.ask_at(options.ttl.is_some(), |core| {
+            core.send_in_place(post(to, options, false), len, &mut fill)
+        })
     }
 
     /// Sends a message of any size in pieces: it is shown whole. While pieces wait for room, other
@@ -299,20 +339,22 @@ impl Bus {
     /// # Errors
     /// [`BusError::InCallback`] where the base is turning.
     pub fn flush(&self, linger: Duration) -> Result<u64, BusError> {
-        self.ask(|core| {
-            core.drain(true);
-            Ok(())
-        })?;
+        self.watch_acknowledgements(true);
         let left = self.turn_until(linger, |core| (core.unacknowledged() == 0).then_some(0));
         let left = left.and_then(|left| match left {
             Some(left) => Ok(left),
             None => self.ask(|core| Ok(core.unacknowledged())),
         });
+        self.watch_acknowledgements(false);
+        left
+    }
+
+    /// Has the loop woken for every acknowledgement, or no longer.
+    pub(super) fn watch_acknowledgements(&self, on: bool) {
         let _ = self.ask(|core| {
-            core.drain(false);
+            core.drain(on);
             Ok(())
         });
-        left
     }
 
     /// [`Bus::close`], and turns the base until that is through; returns how many messages are not

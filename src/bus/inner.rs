@@ -16,6 +16,7 @@ use super::error::BusError;
 use super::event::{PeerEvent, RelayEvent};
 use super::handle::Bus;
 use super::local::Nonce;
+use super::mailbox::Mail;
 use super::message::{Message, OwnedMessage};
 use super::wires::Wires;
 use crate::shm::through::Flow;
@@ -48,6 +49,8 @@ pub(super) struct Callbacks {
     pub closed: RefCell<Option<OnClosed>>,
     /// A mailbox takes messages, as long as this says so.
     pub accepts: RefCell<Option<Box<dyn Fn() -> bool>>>,
+    /// The mailboxes of other threads.
+    pub mail: RefCell<Option<Rc<Mail>>>,
 }
 
 /// See the module text.
@@ -68,6 +71,8 @@ pub(super) struct Inner {
     pub inbox: RefCell<VecDeque<OwnedMessage>>,
     /// Room was given back to the relay.
     pub gave: Cell<bool>,
+    /// Where records are looked at.
+    private: RefCell<Vec<u8>>,
     pumping: Cell<bool>,
     again: Cell<bool>,
 }
@@ -87,6 +92,7 @@ impl Inner {
             work: RefCell::new(None),
             inbox: RefCell::new(VecDeque::new()),
             gave: Cell::new(false),
+            private: RefCell::default(),
             pumping: Cell::new(false),
             again: Cell::new(false),
         }
@@ -165,6 +171,10 @@ impl Inner {
         if self.core.borrow().is_closed() {
             return self.end();
         }
+        let mail = self.callbacks.mail.borrow().clone();
+        if let Some(mail) = mail {
+            mail.turned(&Bus::of(self));
+        }
         if self.reads() && self.core.borrow().has_arrivals() {
             self.soon();
         }
@@ -206,6 +216,8 @@ impl Inner {
     /// Closes what is open, and lets the base let go of this.
     fn end(&self) {
         self.wires.close();
+        let mail = self.callbacks.mail.borrow_mut().take();
+        drop(mail);
         let events = [self.tick.borrow_mut().take(), self.work.borrow_mut().take()];
         events.into_iter().flatten().for_each(|event| event.free());
     }
@@ -221,6 +233,10 @@ impl Inner {
             }
             Told::Writable { to, chan } => {
                 call(&self.callbacks.writable, |callback| callback(&to, chan));
+                let mail = self.callbacks.mail.borrow().clone();
+                if let Some(mail) = mail {
+                    mail.work(self);
+                }
             }
             Told::CallFailed { call, why } => {
                 let callback = self.callbacks.calls.borrow_mut().remove(&call);
@@ -323,7 +339,7 @@ impl Reading<'_> {
         let (inner, callback) = (self.inner, &mut self.callback);
         let Some(taken) = &mut self.taken else { return };
         let bus = Bus::of(inner);
-        let mut private = Vec::new();
+        let mut private = inner.private.take();
         taken.walk(&mut private, RECORDS_A_TURN, &mut |seen| {
             inner.gave.set(true);
             if inner.answer(&bus, seen) {
@@ -345,6 +361,7 @@ impl Reading<'_> {
             };
             if more { Flow::Go } else { Flow::Stop }
         });
+        inner.private.replace(private);
         inner.gave.set(true);
     }
 

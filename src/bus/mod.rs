@@ -3,6 +3,7 @@
 //! ```text
 //!   handle.rs   Bus: open, send, call, close     message.rs, event.rs, error.rs   what it says
 //!   inner.rs    callbacks, the turn              wires.rs    sockets, bell, links
+//!   mailbox.rs  for other threads
 //!   core.rs     all of it as a machine           memory.rs   rings that are shared
 //!   local.rs    what a process and its relay say find.rs     where the relay is
 //! ```
@@ -41,14 +42,16 @@ mod find;
 mod handle;
 mod inner;
 pub mod local;
+mod mailbox;
 pub mod memory;
 mod message;
 mod nonce;
 mod wires;
 
-pub use core::Limits;
+pub use core::{Limits, Slot};
 pub use error::BusError;
 pub use event::{InCounts, InStatus, OutCounts, OutStatus, PeerEvent, RelayEvent, Undelivered};
 pub use find::socket_of_host;
 pub use handle::{Bus, LINGER, Options, SendOptions};
+pub use mailbox::Mailbox;
 pub use message::{Message, OwnedMessage, ReplyTo};

@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use super::core::{ConnNo, Do, Neighbour, TOKEN_CHAN, TOKEN_KIND, token_of};
+use super::core::{ConnNo, Do, Neighbour, Put, TOKEN_CHAN, TOKEN_KIND, token_of};
 use super::inner::Inner;
 use super::local::{self, FromRelay, LINE_BYTES_MAX, Nonce, Said, ToRelay};
 use crate::limits::MESSAGE_FDS_MAX;
@@ -379,6 +379,18 @@ impl Neighbour for Link {
         let mut slot = self.port.reserve(len.map_err(|_| Refused::TooLong)?)?;
         slot.write(0, parts[0]);
         slot.write(parts[0].len(), parts[1]);
+        slot.commit(kind, chan);
+        Ok(())
+    }
+
+    fn push_in_place(
+        &self,
+        (kind, chan): (u16, u16),
+        bytes: u32,
+        fill: &mut dyn FnMut(&mut Put<'_>),
+    ) -> Result<(), Refused> {
+        let mut slot = self.port.reserve(bytes)?;
+        fill(&mut |at, bytes| slot.write(at, bytes));
         slot.commit(kind, chan);
         Ok(())
     }

@@ -33,10 +33,11 @@ use ringlane::reactor::{Config, Engine};
 pub struct Cli {
     /// How to reach the kernel: auto, uring, epoll, or a tier u1..u5; naming one insists on it.
     /// Without it RINGLANE_ENGINE decides, and without that the best the kernel offers.
-    #[arg(long, global = true, value_name = "ENGINE", value_parser = parse_engine)]
+    #[arg(long, global = true, value_name = "ENGINE", value_parser = parse_engine,
+          display_order = 900)]
     engine: Option<Engine>,
     /// Say more on stderr; twice says everything.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 901)]
     verbose: u8,
     #[command(subcommand)]
     verb: Verb,
@@ -53,7 +54,8 @@ enum Verb {
     /// Pushes data through an echo server and proxies, over every transport of this build and on
     /// each engine, and checks every byte.
     Demo(demo::Asked),
-    /// Measures round trips and streams over an address, or over every transport there is.
+    /// Measures round trips and streams over an address, over every transport there is, or between
+    /// two names of the bus.
     Perf(perf::Asked),
     #[command(flatten)]
     Bus(bus::Verb),
@@ -86,8 +88,8 @@ impl Serving {
     }
 }
 
-/// Reads the command line and does what it says.
-pub fn run() -> Result<ExitCode> {
+/// Reads the command line and does what it says. A `dumb` terminal can do nothing but lines.
+pub fn run(dumb: bool) -> Result<ExitCode> {
     let cli = Cli::parse();
     logger::install(cli.verbose);
     let mut config = Config::from_env()?;
@@ -100,7 +102,7 @@ pub fn run() -> Result<ExitCode> {
         Verb::Doctor(asked) => doctor::run(&config, &asked),
         Verb::Demo(asked) => demo::run(&config, &asked),
         Verb::Perf(asked) => perf::run(&config, &asked),
-        Verb::Bus(verb) => return bus::run(&config, verb),
+        Verb::Bus(verb) => return bus::run(&config, verb, dumb),
     }?;
     Ok(ExitCode::SUCCESS)
 }

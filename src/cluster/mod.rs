@@ -14,6 +14,11 @@
 
 mod address;
 mod build;
+#[cfg(feature = "tls")]
+mod certified;
+#[cfg(not(feature = "tls"))]
+#[path = "uncertified.rs"]
+mod certified;
 mod diff;
 mod explain;
 mod groups;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use ringlane_api::near::nearest;
 
 use super::address::For;
+use super::certified::can_be_certified;
 use super::keys::heading;
 use super::limits::{
     ADDRESSES_MAX, GLOBS_MAX, GROUPS_MAX, HINT_LOOKS_MAX, HOSTS_MAX, NAME_BYTES_MAX, NODES_MAX,
@@ -120,6 +121,10 @@ impl<'r, 't> Names<'r, 't> {
         let Some((name, span)) = section.text(self.report, "name") else { return String::new() };
         if !is_name(self.report, "host", name, span.clone()) {
             return String::new();
+        }
+        if self.cluster.tls.is_some() && !can_be_certified(name) {
+            let what = format!("no certificate can name host `{name}`");
+            self.report.wrong_do(span.clone(), what, "give it a name as DNS has them, for [tls]");
         }
         if let Some(before) = self.cluster.host_names.get(name) {
             let before = self.cluster.hosts[*before as usize].line;

@@ -289,6 +289,11 @@ impl Core {
         self.cluster = cluster;
     }
 
+    /// The time of what happens now, where it is measured: [`Core::turn`] is told it, too.
+    pub fn set_now(&mut self, now: Now) {
+        self.now = now;
+    }
+
     /// The next thing to do.
     pub fn take(&mut self) -> Option<Out> {
         self.out.pop_front()

@@ -30,6 +30,7 @@ mod tls;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,8 @@ pub(crate) struct Inner {
     links: RefCell<Links>,
     readers: RefCell<Readers>,
     cluster: RefCell<Rc<Cluster>>,
+    /// Where the configuration is read again.
+    config: RefCell<Option<PathBuf>>,
     clock: Clock,
     /// A turn of the machine is due.
     queued: Cell<bool>,
@@ -127,11 +130,12 @@ impl Relay {
             base: base.clone(),
             options,
             core: RefCell::new(core),
-            sockets: RefCell::default(),
+            sockets: RefCell::new(Sockets::new(&cluster)),
             bells: RefCell::default(),
             links: RefCell::new(links),
             readers: RefCell::default(),
             cluster: RefCell::new(cluster),
+            config: RefCell::new(None),
             clock,
             queued: Cell::new(false),
             ending: Cell::new(false),
@@ -204,6 +208,7 @@ impl Inner {
         let now = self.clock.now(&self.base);
         self.core.borrow_mut().tick(now);
         self.tick_links();
+        self.tick_sockets();
         self.kick();
     }
 
@@ -217,6 +222,7 @@ impl Inner {
                         return self.send_line(conn, &FromRelay::Refused { why });
                     }
                 };
+                self.seated(conn);
                 FromRelay::Registered { host, cluster, bell, token, pid, incarnation }
             }
             line => line,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod direct;
+mod mailbox;
 mod relay;
 mod through;
 

@@ -234,3 +234,25 @@ fn callbacks_may_send_close_and_set_other_callbacks() {
     world.until(|| !db.is_alive());
     assert_eq!(seen.count(), 0);
 }
+
+#[test]
+fn a_message_is_written_in_place_before_there_is_a_ring_and_after() {
+    for direct in [false, true] {
+        let world = World::new(64 << 10);
+        world.relay().direct.set(direct);
+        let (_db, seen) = world.listener("db");
+        let web = world.open("web");
+        for n in 0..3 {
+            let options = SendOptions { ttl: Some(Duration::from_secs(60)), ..Default::default() };
+            web.send_in_place("db", &options, 8, |slot| {
+                slot.write(4, b"lo");
+                slot.write(0, b"hel ");
+                slot.write(6, format!(" {n}").as_bytes());
+                assert!(matches!(web.send("db", b"amid"), Err(BusError::InCallback)));
+            })
+            .unwrap();
+            world.until(|| seen.count() == n + 1);
+        }
+        assert_eq!(*seen.texts.borrow(), ["hel lo 0", "hel lo 1", "hel lo 2"]);
+    }
+}

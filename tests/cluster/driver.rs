@@ -123,7 +123,8 @@ impl Driver {
         }
         for (at, host) in self.hosts.iter().enumerate() {
             if let Some(host) = host {
-                self.routes.set_unacked(*host, self.core.unacked(HOSTS[at]));
+                let unacked = self.core.unacked_by_host().get(HOSTS[at]).copied().unwrap_or(0);
+                self.routes.set_unacked(*host, unacked);
             }
         }
         let wants = |(sock, conn): (&Sock, &ConnId)| (*sock, self.core.wants_consumed(*conn));

@@ -2,32 +2,56 @@
 
 #[cfg(feature = "mutants")]
 mod planted {
-    use ringlane_api::mutant::Mutant;
+    use ringlane::shm::through::mutant;
+    use ringlane_api::mutant::{Mutant, on, plant as plant_api};
 
-    pub type Planted = Option<Mutant>;
+    /// A rule that is broken.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum Bug {
+        Bus(Mutant),
+        Ring(mutant::Mutant),
+    }
 
-    /// Whether processes look at nothing when a relay hangs up.
-    pub fn deaf(_: Planted) -> bool {
-        false
+    pub type Planted = Option<Bug>;
+
+    /// Each of them.
+    pub fn all() -> Vec<Planted> {
+        let bus = Mutant::BUS.into_iter().map(Bug::Bus);
+        bus.chain(mutant::Mutant::ALL.into_iter().map(Bug::Ring)).map(Some).collect()
+    }
+
+    /// Whether processes look at nothing when a relay hangs up, or comes.
+    pub fn deaf() -> bool {
+        on(Mutant::BusHangUpIgnored)
     }
 
     /// Plants one on this thread.
-    pub fn plant(mutant: Planted) {
-        ringlane_api::mutant::plant(mutant);
+    pub fn plant(bug: Planted) {
+        plant_api(match bug {
+            Some(Bug::Bus(mutant)) => Some(mutant),
+            _ => None,
+        });
+        mutant::set(match bug {
+            Some(Bug::Ring(mutant)) => Some(mutant),
+            _ => None,
+        });
     }
 }
 
 #[cfg(not(feature = "mutants"))]
 mod planted {
-    pub type Planted = ();
+    pub type Planted = Option<std::convert::Infallible>;
 
-    /// Whether processes look at nothing when a relay hangs up.
-    pub fn deaf((): Planted) -> bool {
+    /// There are none.
+    pub fn all() -> Vec<Planted> {
+        Vec::new()
+    }
+
+    pub fn deaf() -> bool {
         false
     }
 
-    /// There are none.
-    pub fn plant((): Planted) {}
+    pub fn plant(_: Planted) {}
 }
 
-pub use planted::{Planted, deaf, plant};
+pub use planted::{Planted, all, deaf, plant};

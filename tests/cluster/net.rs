@@ -60,7 +60,6 @@ impl World {
                     let sock = conns.values().next_back().copied();
                     self.processes[process].bell = sock;
                     if let Some(sock) = sock {
-                        self.to_relay(sock, Happened::Rang(sock));
                         self.to_process(sock, Heard::BellOpen);
                     }
                 }

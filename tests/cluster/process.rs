@@ -104,7 +104,6 @@ pub struct Process {
     /// It was killed there.
     pub died_at: Option<Point>,
     pub random: u64,
-    pub deaf_to_hang_up: bool,
 }
 
 /// What came of a turn.
@@ -150,7 +149,6 @@ impl Process {
             over: None,
             died_at: None,
             random: u64::from(number) << 32 | 0x5a5a,
-            deaf_to_hang_up: false,
         }
     }
 
@@ -206,7 +204,7 @@ impl Process {
             Heard::HungUp(conn) => self.core.hung_up(conn),
             Heard::BellOpen => {
                 self.core.bell_open();
-                self.look = true;
+                self.look |= !crate::mutant::deaf();
             }
             Heard::BellLost => self.core.bell_lost(),
             Heard::Rang(Bell::Room) => self.core.rang(),
@@ -271,7 +269,7 @@ impl Process {
         while let Some(event) = self.core.next_event() {
             match event {
                 Event::Peer(event) => self.told_of(event),
-                Event::Relay(RelayEvent::Lost { .. }) => self.look |= !self.deaf_to_hang_up,
+                Event::Relay(RelayEvent::Lost { .. }) => self.look |= !crate::mutant::deaf(),
                 Event::Relay(RelayEvent::Here { .. }) => {}
                 Event::Relay(event) => {
                     self.over.get_or_insert_with(|| format!("{event:?}"));

@@ -76,7 +76,7 @@ fn nothing_left(world: &mut World) -> Option<String> {
         }
         let name = world.relay_name(relay);
         if let Report::Status(status) = world.relays[relay].thread.run(Job::Status)
-            && (!status.channels.is_empty()
+            && (status.channels.iter().any(|channel| channel.direction == "out")
                 || !status.processes.is_empty()
                 || status.ring_bytes > 0)
         {

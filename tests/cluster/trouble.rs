@@ -154,7 +154,10 @@ impl World {
         let mut epoch = 1_000_000 + self.now;
         if let Some(before) = before.filter(|_| self.rng.chance(150)) {
             self.tally.count(Fault::ClockBack);
-            epoch = before - self.rng.below(3);
+            // The same one only where nobody is told to which instance messages went.
+            let receives = self.plan.nodes.iter().flat_map(|node| &node.lines);
+            let receives = receives.filter(|line| line.to == node).count() > 0;
+            epoch = before - u64::from(receives) - self.rng.below(3);
         }
         let of = &self.plan.nodes[node];
         let mut process =
@@ -162,7 +165,6 @@ impl World {
         if self.plan.slow_consumers && self.rng.chance(500) {
             process.pace = Some(1 + self.rng.below(5) as u32);
         }
-        process.deaf_to_hang_up = crate::mutant::deaf(self.mutant);
         let (name, lines) = (of.name.clone(), of.lines.len());
         self.log(|| format!("process {number} starts as {name}, epoch {epoch}"));
         self.processes.push(process);
@@ -309,6 +311,8 @@ impl World {
             it.pending.push_back(heard);
             return;
         }
+        // The relay looks, too, when the bell is there.
+        let opens = matches!(heard, Heard::BellOpen);
         let outcome = it.turn(at, heard);
         self.check_process(process);
         if let Some(why) = outcome.panicked {
@@ -322,7 +326,7 @@ impl World {
         self.carry(process, outcome.todo);
         if let Some(sock) = bell {
             let wants = self.socks.get(&sock).is_some_and(|socket| socket.wants);
-            if outcome.published || outcome.consumed && wants {
+            if opens || outcome.published || outcome.consumed && wants {
                 self.to_relay(sock, Happened::Rang(sock));
             }
         }

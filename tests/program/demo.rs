@@ -7,7 +7,8 @@ use nix::unistd::Pid;
 
 use crate::running::{Bounded, all_gone, children_of, complaint, output, program, until};
 
-const SMALL: [&str; 7] = ["demo", "--bytes", "8M", "--messages", "2000", "--connections", "8"];
+const SMALL: [&str; 9] =
+    ["demo", "--only", "transports", "--bytes", "8M", "--messages", "2000", "--connections", "8"];
 
 #[test]
 fn every_byte_comes_back_on_each_engine() {
@@ -33,17 +34,17 @@ fn an_engine_that_is_named_is_the_only_one() {
 fn odd_sizes_are_no_trouble() {
     for sizes in [["0", "0", "3"], ["1", "2", "5"], ["100000", "0", "7"], ["0", "10", "3"]] {
         let [bytes, messages, connections] = sizes;
-        let arguments =
-            ["demo", "--bytes", bytes, "--messages", messages, "--connections", connections];
+        let sizes = ["--bytes", bytes, "--messages", messages, "--connections", connections];
+        let arguments = [&["demo", "--only", "transports"][..], &sizes].concat();
         let output = output(&arguments);
-        assert!(output.status.success(), "{sizes:?}: {}", complaint(&output));
+        assert!(output.status.success(), "{arguments:?}: {}", complaint(&output));
     }
 }
 
 #[test]
 fn no_server_outlives_a_demo_that_is_interrupted_or_killed() {
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
-        let mut command = program(&["demo", "--bytes", "100G"]);
+        let mut command = program(&["demo", "--only", "transports", "--bytes", "100G"]);
         let demo = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut demo = Bounded(demo.expect("it starts"));
         let mut children = Vec::new();
@@ -57,4 +58,15 @@ fn no_server_outlives_a_demo_that_is_interrupted_or_killed() {
         assert!(!status.success());
         until("the servers' end", || all_gone(&children));
     }
+}
+
+#[test]
+#[cfg(feature = "relay")]
+fn the_bus_loses_and_doubles_nothing_across_a_killed_relay() {
+    let output = output(&["demo", "--only", "bus"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", complaint(&output));
+    assert!(said.contains("lost 0, duplicated 0 across the killed relay"), "{said}");
+    let rows: Vec<&str> = said.lines().filter(|line| line.contains("relay, relay")).collect();
+    assert_eq!(rows.len(), 4, "{said}");
 }

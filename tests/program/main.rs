@@ -1,5 +1,6 @@
 //! The program as its users see it: started, spoken to over sockets, ended by signals.
 
+mod bus;
 mod check;
 mod demo;
 mod engines;

@@ -39,11 +39,11 @@ pub enum Flow {
 /// ```
 #[derive(Debug)]
 pub struct Inlet {
-    map: Shared<Map>,
-    lane: Lane,
+    pub(super) map: Shared<Map>,
+    pub(super) lane: Lane,
     ring: Consumer,
     law: Law,
-    frozen: bool,
+    pub(super) frozen: bool,
 }
 
 impl Inlet {

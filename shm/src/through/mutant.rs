@@ -2,6 +2,10 @@
 
 use std::cell::Cell;
 
+use super::Inlet;
+use crate::ring::FROZEN;
+use crate::sync::Ordering;
+
 /// A rule that is broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mutant {
@@ -29,4 +33,12 @@ pub fn set(mutant: Option<Mutant>) {
 
 pub(crate) fn is(mutant: Mutant) -> bool {
     MUTANT.get() == Some(mutant)
+}
+
+/// Gives a ring that was taken away from one relay to the next as it is; returns its file.
+pub fn thaw(inlet: &mut Inlet) -> u64 {
+    let word = inlet.map.u64_at(inlet.lane.word);
+    word.fetch_and(!FROZEN, Ordering::AcqRel);
+    inlet.frozen = false;
+    inlet.map.file()
 }

@@ -1,6 +1,6 @@
 //! Requests that wait for their answers.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::Millis;
@@ -12,7 +12,7 @@ const PER_MICROSECOND: u64 = 1 << 12;
 #[derive(Debug)]
 pub(super) struct Calls {
     next: u64,
-    open: HashMap<u64, (Millis, Rc<str>, u16)>,
+    open: BTreeMap<u64, (Millis, Rc<str>, u16)>,
     deadlines: BTreeSet<(Millis, u64)>,
 }
 
@@ -20,7 +20,7 @@ impl Calls {
     /// Numbers differ from those of an earlier instance, whose answers may still come.
     pub fn new(epoch: u64) -> Calls {
         let next = epoch.wrapping_mul(PER_MICROSECOND);
-        Calls { next, open: HashMap::new(), deadlines: BTreeSet::new() }
+        Calls { next, open: BTreeMap::new(), deadlines: BTreeSet::new() }
     }
 
     pub fn next_number(&mut self) -> u64 {
@@ -71,7 +71,7 @@ impl Calls {
     /// Takes all.
     pub fn all(&mut self) -> Vec<u64> {
         self.deadlines.clear();
-        self.open.drain().map(|(call, _)| call).collect()
+        std::mem::take(&mut self.open).into_keys().collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use ringlane_api::slab::Key;
 
 use super::assembly::{Assembly, Budget, Piece};
+use super::handover::kept;
 use super::neighbour::Neighbour;
 use super::{Core, Event, kind};
 use crate::bus::event::{InCounts, InStatus, PeerEvent};
@@ -319,6 +320,7 @@ impl Core {
                 return self.retry_soon();
             }
         };
+        kept::keep(&made);
         let Arrival { from, chan, epoch, nonce, .. } = arrival;
         let source = Source::Inlet(Inlet::new(made.map, ring));
         let mut stream = self.stream_of(&from, (epoch, nonce), ring, source);
@@ -428,12 +430,6 @@ impl Core {
             self.in_names.remove(&at);
             self.ins.remove(key);
         }
-    }
-
-    /// Whether a relay must be rung for room: never where nothing is received through it.
-    pub fn receives(&self) -> bool {
-        let mut streams = self.ins.iter().flat_map(|(_, into)| &into.streams);
-        streams.any(|stream| stream.handed)
     }
 
     /// The channels that are received on.

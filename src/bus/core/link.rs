@@ -296,18 +296,15 @@ impl Core {
 
     /// Another instance of this name had that epoch: a larger one begins, and with it every stream.
     fn renew(&mut self, known: u64, conn: ConnNo) {
+        // A connection is registered once.
+        self.lose("another instance of this name had that epoch", true);
+        self.freeze_all();
         self.setup.epoch = self.setup.epoch.max(known).saturating_add(1);
         self.begin_streams_anew();
-        let successor = match self.link.state {
-            State::Here { successor, .. } | State::Registering { successor, .. } => successor,
-            _ => 0,
-        };
-        self.freeze_all();
-        if std::mem::take(&mut self.link.bell) {
-            self.todo.push_back(Do::CloseBell);
+        if let State::Registering { successor, .. } = self.link.state {
+            self.link.state = State::Registering { conn, successor, since: self.now };
+            self.register(conn);
         }
-        self.link.state = State::Registering { conn, successor, since: self.now };
-        self.register(conn);
     }
 
     fn over(&mut self, why: RelayEvent) {

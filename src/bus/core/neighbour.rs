@@ -29,10 +29,21 @@ pub const TOKEN_CHAN: u16 = 0xffff;
 /// How long somebody who was announced may take to come.
 const EXPECTED: Millis = 10_000;
 
+/// Writes bytes at a position.
+pub type Put<'a> = dyn FnMut(usize, &[u8]) + 'a;
+
 /// An open link to a neighbour, one direction of which is used.
 pub trait Neighbour: fmt::Debug {
     /// Writes a record of two parts.
     fn push(&self, kind: u16, chan: u16, parts: [&[u8]; 2]) -> Result<(), Refused>;
+
+    /// Writes a record of so many bytes in place: `fill` gets what writes bytes at a position.
+    fn push_in_place(
+        &self,
+        of: (u16, u16),
+        bytes: u32,
+        fill: &mut dyn FnMut(&mut Put<'_>),
+    ) -> Result<(), Refused>;
 
     /// Whether a record of so many bytes finds room; if not, [`Core::room`] comes when one may.
     fn has_room(&self, bytes: u32) -> bool;

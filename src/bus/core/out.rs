@@ -14,10 +14,10 @@ use std::rc::Rc;
 use super::neighbour::Neighbour;
 use super::{Limits, Millis, kind};
 use crate::bus::error::BusError;
-use crate::bus::event::{OutCounts, OutStatus, Undelivered};
+use crate::bus::event::{OutCounts, OutStatus};
 use crate::bus::local::{Class, Nonce, Terms};
 use crate::shm::through::{Outlet, Scribbled};
-use crate::shm::{MORE, RecordHeader, Refused};
+use crate::shm::{MORE, Refused};
 
 /// Bytes of a piece of a large message, header and all.
 const PIECE_BYTES: u32 = (64 << 10) - 8;
@@ -42,11 +42,11 @@ pub(super) enum Way {
 
 /// A message that waits beside the ring.
 #[derive(Debug)]
-struct Waiting {
-    kind: u16,
-    payload: Vec<u8>,
+pub(super) struct Waiting {
+    pub kind: u16,
+    pub payload: Vec<u8>,
     /// So much of it is in the ring.
-    at: usize,
+    pub at: usize,
 }
 
 /// What precedes the user's bytes.
@@ -67,7 +67,7 @@ impl Head {
         head
     }
 
-    fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
@@ -83,7 +83,7 @@ pub(super) struct Offer<'a> {
 }
 
 impl Offer<'_> {
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.head.len + self.body.len()
     }
 }
@@ -98,8 +98,8 @@ pub(super) struct Out {
     pub chan: u16,
     pub terms: Option<Terms>,
     pub way: Way,
-    queue: VecDeque<Waiting>,
-    queued: usize,
+    pub queue: VecDeque<Waiting>,
+    pub queued: usize,
     pub counts: OutCounts,
     /// The receiver's, once it is known.
     pub epoch: u64,
@@ -249,6 +249,12 @@ impl Out {
         self.class() == Class::Latest && self.acked().is_ok_and(|acked| acked != self.written())
     }
 
+    /// Whether a message of so many bytes goes straight into the ring, if there is room.
+    pub fn takes_now(&mut self, len: usize) -> bool {
+        let open = self.queue.is_empty() && self.is_open() && len <= self.record_bytes_max();
+        open && !self.closing && !self.holds_back()
+    }
+
     /// Takes a message, or says that there is no room. What its class drops is taken.
     pub fn offer(&mut self, offer: Offer<'_>, limits: &Limits) -> Result<(), BusError> {
         let (len, most) = (offer.len(), self.record_bytes_max());
@@ -258,7 +264,7 @@ impl Out {
         if !offer.large && len > most {
             return Err(BusError::TooLong { bytes: len, most });
         }
-        if self.queue.is_empty() && len <= most && self.is_open() && !self.holds_back() {
+        if self.takes_now(len) {
             match self.push(offer.kind, [offer.head.as_bytes(), offer.body]) {
                 Ok(()) => {
                     self.counts.accepted += 1;
@@ -299,7 +305,7 @@ impl Out {
         Ok(())
     }
 
-    fn enqueue(&mut self, waiting: Waiting) {
+    pub fn enqueue(&mut self, waiting: Waiting) {
         self.queued += waiting.payload.len();
         self.queue.push_back(waiting);
     }
@@ -404,60 +410,6 @@ impl Out {
         }
     }
 
-    /// What the receiver has not consumed, from message `first` on: of the ring, then what waits.
-    pub fn undelivered(&mut self, first: u32) -> Vec<Undelivered> {
-        let after = first.wrapping_sub(1);
-        let records: Vec<(u32, RecordHeader, Vec<u8>)> = match &mut self.way {
-            Way::Ring { outlet, .. } => outlet.undelivered(after).collect(),
-            // The first record was the token.
-            Way::Direct { neighbour, .. } => neighbour
-                .unread()
-                .into_iter()
-                .filter(|(seq, header, _)| *seq > first && header.channel == self.chan)
-                .map(|(seq, header, bytes)| (seq - 1, header, bytes))
-                .collect(),
-            _ => Vec::new(),
-        };
-        let waiting = self.queue.drain(..).map(|waiting| {
-            let header = RecordHeader { len: 0, kind: waiting.kind, channel: self.chan };
-            (0, header, waiting.payload[waiting.at..].to_vec())
-        });
-        let whole = together(records.into_iter().chain(waiting));
-        self.queued = 0;
-        whole
-    }
-
-    /// Takes back for a fresh ring what was not acknowledged.
-    pub fn begin_anew(&mut self) {
-        let (Ok(acked), Way::Ring { outlet, .. }) = (self.acked(), &mut self.way) else { return };
-        let records: Vec<_> = outlet.undelivered(acked).collect();
-        let queued: VecDeque<Waiting> = std::mem::take(&mut self.queue);
-        self.queued = 0;
-        let mut open: Option<Waiting> = None;
-        for (_, header, bytes) in records {
-            let mut waiting = open.take().unwrap_or(Waiting {
-                kind: header.kind & !MORE,
-                payload: Vec::new(),
-                at: 0,
-            });
-            waiting.payload.extend_from_slice(&bytes);
-            if header.kind & MORE != 0 {
-                open = Some(waiting);
-            } else {
-                self.enqueue(waiting);
-            }
-        }
-        for mut waiting in queued {
-            if let Some(begun) = open.take() {
-                waiting.payload.splice(..waiting.at, begun.payload);
-                (waiting.kind, waiting.at) = (begun.kind, 0);
-            }
-            self.enqueue(waiting);
-        }
-        self.way = Way::Asked;
-        self.posted.clear();
-    }
-
     pub fn status(&self) -> OutStatus {
         let way = match &self.way {
             Way::Asked => "asked",
@@ -477,30 +429,4 @@ impl Out {
             counts: self.counts,
         }
     }
-}
-
-/// Messages out of records: pieces together, without what precedes the user's bytes.
-fn together(records: impl Iterator<Item = (u32, RecordHeader, Vec<u8>)>) -> Vec<Undelivered> {
-    let mut whole: Vec<Undelivered> = Vec::new();
-    let mut open = false;
-    for (seq, header, bytes) in records {
-        if std::mem::replace(&mut open, header.kind & MORE != 0)
-            && let Some(last) = whole.last_mut()
-        {
-            last.seq = seq;
-            last.bytes.extend_from_slice(&bytes);
-            continue;
-        }
-        let of = header.kind & !MORE & !kind::DEADLINE;
-        let deadline = if header.kind & kind::DEADLINE != 0 { 8 } else { 0 };
-        let number = if of == kind::MESSAGE { 0 } else { 8 };
-        let bytes = bytes.get(deadline + number..).unwrap_or_default().to_vec();
-        if [kind::MESSAGE, kind::REQUEST].contains(&of) {
-            whole.push(Undelivered { seq, is_request: of == kind::REQUEST, bytes });
-        } else {
-            // Nobody asks for an answer again.
-            open = false;
-        }
-    }
-    whole
 }

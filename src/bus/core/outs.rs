@@ -7,11 +7,8 @@ use ringlane_api::slab::Key;
 use super::out::{Head, Offer, Out, Way};
 use super::{Core, Event, Millis, TOKEN_CHAN, kind};
 use crate::bus::error::BusError;
-use crate::bus::event::{OutStatus, PeerEvent, Undelivered};
+use crate::bus::event::{OutStatus, PeerEvent};
 use crate::bus::local::{Terms, ToRelay};
-
-/// A name that has no way is asked for again after so long.
-const NO_PATH: Millis = 1000;
 
 /// Bytes of a name at most.
 const NAME_BYTES_MAX: usize = 128;
@@ -73,7 +70,7 @@ impl Core {
     }
 
     fn post(&mut self, post: Post<'_>, what: What, body: &[u8]) -> Result<(), BusError> {
-        if self.closed || self.closing.is_some() || self.is_over() {
+        if !self.may_post() {
             return Err(BusError::Closed);
         }
         if post.to.starts_with('@') {
@@ -81,6 +78,28 @@ impl Core {
         }
         let key = self.out_of(post.to, post.chan)?;
         self.offer(key, what, body)
+    }
+
+    pub(super) fn may_post(&self) -> bool {
+        !(self.closed || self.closing.is_some() || self.is_over())
+    }
+
+    /// The channel to a node, and what precedes a message's bytes there.
+    pub(super) fn place_of(
+        &mut self,
+        post: Post<'_>,
+    ) -> Result<Option<(Key, u16, Head)>, BusError> {
+        let key = self.out_of(post.to, post.chan)?;
+        let now = self.now;
+        let Some(out) = self.outs.get(key) else { return Ok(None) };
+        let deadline = deadline_of(out, post.ttl, now);
+        let flag = if deadline.is_some() { kind::DEADLINE } else { 0 };
+        Ok(Some((key, kind::MESSAGE | flag, Head::new(deadline, None))))
+    }
+
+    /// Whether messages carry the time, which must be that of this turn then.
+    pub fn wants_time(&self) -> bool {
+        self.timed
     }
 
     /// Offers a message to a channel.
@@ -96,8 +115,7 @@ impl Core {
             return Err(BusError::WouldBlock);
         }
         out.closing = false;
-        let ttl = what.ttl.or(out.terms.map(|terms| terms.ttl_ms)).filter(|ttl| *ttl > 0);
-        let deadline = ttl.map(|ttl| now + Millis::from(ttl));
+        let deadline = deadline_of(out, what.ttl, now);
         let flag = if deadline.is_some() { kind::DEADLINE } else { 0 };
         let head = Head::new(deadline, what.number);
         let offer = Offer { kind: what.kind | flag, head, body, large: what.large };
@@ -113,34 +131,50 @@ impl Core {
     }
 
     /// It has records to be published: at the end of the turn, or now if nobody is to be rung then.
-    fn mark_dirty(&mut self, key: Key) {
+    pub(super) fn mark_dirty(&mut self, key: Key) {
         let rung = self.has_bell();
         let Some(out) = self.outs.get_mut(key) else { return };
         if !rung {
-            out.publish();
+            self.unrung |= out.publish();
         } else if !std::mem::replace(&mut out.listed, true) {
             self.dirty.push(key);
         }
     }
 
+    /// Whether something was written and perhaps not published.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// Lets the relay see everything that was written. Whether there was anything: then ring it.
     pub fn publish(&mut self) -> bool {
-        let mut published = false;
+        let mut published = std::mem::take(&mut self.unrung);
         for key in self.dirty.drain(..) {
             if let Some(out) = self.outs.get_mut(key) {
                 out.listed = false;
                 published |= out.publish();
             }
         }
+        self.unrung = published && !self.has_bell();
         published
     }
 
     /// The channel to a node, made if there is none.
     pub(super) fn out_of(&mut self, to: &str, chan: u16) -> Result<Key, BusError> {
         let bare = to.split('@').next().unwrap_or_default();
+        // Mostly it is the one of the message before.
+        if let Some(key) = self.last_out
+            && let Some(out) = self.outs.get(key)
+            && out.chan == chan
+            && *out.node == *bare
+            && out.is_open()
+        {
+            return Ok(key);
+        }
         let found = self.out_names.get(bare).and_then(|list| list.iter().find(|at| at.0 == chan));
         if let Some((_, key)) = found {
             let key = *key;
+            self.last_out = Some(key);
             let Some(out) = self.outs.get(key) else { return Err(BusError::Closed) };
             if !matches!(out.way, Way::None { until, .. } if until <= self.now) {
                 return Ok(key);
@@ -171,7 +205,7 @@ impl Core {
     }
 
     /// A channel number is over.
-    fn forget(&mut self, key: Key) -> Option<Out> {
+    pub(super) fn forget(&mut self, key: Key) -> Option<Out> {
         let out = self.outs.remove(key)?;
         self.out_ids.remove(&out.id);
         self.waiting_room.remove(&key);
@@ -184,13 +218,13 @@ impl Core {
         Some(out)
     }
 
-    fn out_by_id(&mut self, id: u32) -> Option<(Key, &mut Out)> {
+    pub(super) fn out_by_id(&mut self, id: u32) -> Option<(Key, &mut Out)> {
         let key = *self.out_ids.get(&id)?;
         Some((key, self.outs.get_mut(key)?))
     }
 
     pub(super) fn path(&mut self, id: u32, node: &str, terms: Terms, direct: bool) {
-        let Some((key, out)) = self.out_by_id(id) else { return };
+        let Some((_, out)) = self.out_by_id(id) else { return };
         if !matches!(out.way, Way::Asked | Way::Meeting(_)) {
             return;
         }
@@ -198,6 +232,8 @@ impl Core {
             log::warn!("bus: the relay calls {} by the name of {node}", out.to);
         }
         out.terms = Some(terms);
+        self.timed |= terms.ttl_ms > 0;
+        let Some((key, out)) = self.out_by_id(id) else { return };
         if direct {
             out.way = Way::Meeting(None);
             return;
@@ -223,56 +259,6 @@ impl Core {
         let Some((_, out)) = self.out_by_id(id) else { return };
         let (node, chan) = (Rc::clone(&out.node), out.chan);
         self.events.push_back(Event::Peer(PeerEvent::Stuck { node, chan, for_ms, why }));
-    }
-
-    pub(super) fn no_path(&mut self, id: u32, why: String) {
-        if self.group_has_no_path(id, &why) {
-            return;
-        }
-        let until = self.now + NO_PATH;
-        let Some((_, out)) = self.out_by_id(id) else { return };
-        let undelivered = out.undelivered(1);
-        out.way = Way::None { why: why.clone(), until };
-        let wanted = out.wanted.take().is_some();
-        let (node, chan, closing) = (Rc::clone(&out.node), out.chan, out.closing);
-        self.peer_ends(&node, chan, wanted);
-        self.events.push_back(Event::Peer(PeerEvent::NoPath { node, chan, why, undelivered }));
-        if closing && let Some(key) = self.out_ids.get(&id).copied() {
-            self.forget(key);
-            self.closed_if_through();
-        }
-    }
-
-    /// Calls to a peer that is gone end, and who waits for room may try again.
-    fn peer_ends(&mut self, node: &Rc<str>, chan: u16, wanted: bool) {
-        for call in self.calls.of(node, chan) {
-            self.events.push_back(Event::CallFailed { call, why: BusError::PeerGone });
-        }
-        if wanted {
-            self.events.push_back(Event::Writable { to: Rc::clone(node), chan });
-        }
-    }
-
-    /// The receiver has died.
-    pub(super) fn gone(&mut self, id: u32, epoch: u64, first: u32, exact: bool) {
-        let relayed = self.out_by_id(id).is_none_or(|(_, out)| !out.is_direct());
-        if relayed {
-            self.say_line(ToRelay::GoneSeen { id });
-        }
-        let Some((key, out)) = self.out_by_id(id) else { return };
-        let sent = match &mut out.way {
-            Way::Ring { outlet, .. } => outlet.sent().unwrap_or_else(|_| outlet.written()),
-            _ => out.written(),
-        };
-        let mut undelivered = out.undelivered(first);
-        let Some(out) = self.forget(key) else { return };
-        let (node, chan) = (Rc::clone(&out.node), out.chan);
-        self.peer_ends(&node, chan, out.wanted.is_some());
-        let again = take_posted(&out, &mut undelivered);
-        let gone = PeerEvent::Gone { node, chan, epoch, first, exact, sent, undelivered };
-        self.events.push_back(Event::Peer(gone));
-        self.post_again(again);
-        self.closed_if_through();
     }
 
     pub(super) fn out_closed(&mut self, id: u32) {
@@ -433,17 +419,10 @@ impl Core {
     }
 }
 
-/// Takes out of what was not delivered what another member of a group may have.
-fn take_posted(out: &Out, undelivered: &mut Vec<Undelivered>) -> Vec<(usize, u16, Undelivered)> {
-    let mut again = Vec::new();
-    undelivered.retain(|message| {
-        let group = out.posted.iter().find(|(seq, _)| *seq == message.seq && message.seq != 0);
-        let Some((_, group)) = group else { return true };
-        again.push((*group, out.chan, message.clone()));
-        message.is_request
-    });
-    again.retain(|(_, _, message)| !message.is_request);
-    again
+/// When a message is worth nothing any more.
+fn deadline_of(out: &Out, ttl: Option<u32>, now: Millis) -> Option<Millis> {
+    let ttl = ttl.or(out.terms.map(|terms| terms.ttl_ms)).filter(|ttl| *ttl > 0);
+    ttl.map(|ttl| now + Millis::from(ttl))
 }
 
 fn check_name(to: &str) -> Result<(), BusError> {

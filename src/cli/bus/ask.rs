@@ -105,8 +105,8 @@ pub fn ask_json<T: DeserializeOwned>(place: &Place, question: Question) -> Resul
         .with_context(|| format!("the relay at {} is of another version", place.socket()))
 }
 
-/// The host of a node, if that relay knows it and tells.
-pub fn host_of(place: &Place, node: &str) -> Option<String> {
+/// The host of a node, or why that relay does not know it; nothing if it cannot be asked.
+pub fn host_of(place: &Place, node: &str) -> Option<Result<String, String>> {
     #[derive(Deserialize)]
     struct Answer {
         config: Config,
@@ -120,9 +120,12 @@ pub fn host_of(place: &Place, node: &str) -> Option<String> {
         host: String,
     }
     let question = Question::Explain { src: node.into(), dst: node.into(), chan: 0 };
-    let text = try_ask(place, question).ok()?.ok()?;
+    let text = match try_ask(place, question).ok()? {
+        Ok(text) => text,
+        Err(why) => return Some(Err(why)),
+    };
     let answer: Answer = serde_json::from_str(&text).ok()?;
-    Some(answer.config.src.host)
+    Some(Ok(answer.config.src.host))
 }
 
 /// What comes of a question.

@@ -69,6 +69,7 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     let answer = answer.take();
     // It has been consumed; that the relay hears of it is a courtesy.
     let _ = member.bus.close_now(LINGER);
+    member.part();
     match answer {
         Some(Ok(bytes)) => print(&bytes, asked.raw),
         Some(Err(BusError::TimedOut)) => {

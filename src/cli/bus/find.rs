@@ -24,10 +24,10 @@ const NUMBERS: u32 = 9;
 pub struct At {
     /// The relay's socket, /run/x.sock or @name. Default: the relay that runs here; if there are
     /// several, say which.
-    #[arg(long, value_name = "PATH", global = true)]
+    #[arg(long, value_name = "PATH")]
     socket: Option<String>,
     /// The relay of this host of the cluster.
-    #[arg(long, value_name = "NAME", global = true, conflicts_with = "socket")]
+    #[arg(long, value_name = "NAME", conflicts_with = "socket")]
     host: Option<String>,
 }
 
@@ -92,9 +92,14 @@ impl At {
                 "no relay runs here (none in {RUN}, no socket {ABSTRACT}UID-HOST); start one: \
                  ringlane relay --config FILE --host NAME; or say --socket"
             ),
-            several => match node.and_then(|node| living_with(node, several)) {
-                Some(place) => Ok(place),
-                None => bail!("several relays run here; say --host: {}", list(several)),
+            several => match node.map(|node| living_with(node, several)) {
+                Some(Ok(at)) if at.len() == 1 => Ok(at[0].clone()),
+                // Other clusters have such a node, too.
+                Some(Ok(at)) if at.len() > 1 => {
+                    bail!("several relays here have that node; say --host: {}", list(&at))
+                }
+                Some(Err(why)) => bail!("{why}"),
+                _ => bail!("several relays run here; say --host: {}", list(several)),
             },
         }
     }
@@ -106,10 +111,17 @@ fn list(places: &[Place]) -> String {
     places.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// Of several relays the one on whose host a node lives, if one of them tells.
-fn living_with(node: &str, places: &[Place]) -> Option<Place> {
-    let host = places.iter().find_map(|place| ask::host_of(place, node))?;
-    places.iter().find(|place| place.host.as_deref() == Some(&host)).cloned()
+/// Of several relays those on whose host a node lives; or why no relay knows it.
+fn living_with(node: &str, places: &[Place]) -> Result<Vec<Place>, String> {
+    let (mut at, mut unknown, mut why) = (Vec::new(), 0, String::new());
+    for place in places {
+        match ask::host_of(place, node) {
+            Some(Ok(host)) if place.host.as_ref() == Some(&host) => at.push(place.clone()),
+            Some(Ok(_)) | None => {}
+            Some(Err(said)) => (unknown, why) = (unknown + 1, said),
+        }
+    }
+    if unknown == places.len() { Err(why) } else { Ok(at) }
 }
 
 fn of_host(host: &str, found: &[Place]) -> Result<Place> {

@@ -16,8 +16,11 @@ use super::find::At;
 /// Who waits for so long hears what for.
 const SAY_AFTER: Duration = Duration::from_secs(1);
 
+/// How long the end of a command may wait for its last bytes to leave.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// Through which relay, and what about a process that has the name.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Joining {
     #[command(flatten)]
     at: At,
@@ -138,5 +141,14 @@ impl Member {
             })?;
         }
         Ok(())
+    }
+
+    /// Lets the last words out: a name is free when the relay has heard that its process leaves.
+    pub fn part(&self) {
+        let over = Rc::new(Cell::new(self.bus.is_alive()));
+        let told = Rc::clone(&over);
+        let timer = self.base.timer(LAST_WORDS, move |_| told.set(true));
+        while !over.get() && self.base.stats().links > 0 && self.base.turn(Turn::Wait).is_ok() {}
+        timer.free();
     }
 }

@@ -15,18 +15,22 @@ mod check;
 mod explain;
 mod find;
 mod join;
+mod load;
 mod ping;
 mod recv;
 mod relay;
 mod seen;
 mod send;
 mod status;
+mod top;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
 use ringlane::reactor::Config;
+
+pub use load::{Load, run as load};
 
 /// What can be asked about a cluster.
 #[derive(Subcommand, Debug)]
@@ -43,6 +47,8 @@ pub enum Verb {
     Call(call::Asked),
     /// Shows what a relay holds: processes, channels, links to other hosts, tables and counters.
     Status(status::Asked),
+    /// Shows a relay live: rates of channels and links; q ends it.
+    Top(top::Asked),
     /// Measures how long it takes to a process and back, hop by hop.
     Ping(ping::Asked),
     /// Says which way messages between two nodes go, which line of the config says so, and how
@@ -53,8 +59,9 @@ pub enum Verb {
     Agent(agent::Asked),
 }
 
-/// Does what was asked. The exit code is 0, but for verbs that say otherwise.
-pub fn run(config: &Config, verb: Verb) -> Result<ExitCode> {
+/// Does what was asked. The exit code is 0, but for verbs that say otherwise. On a `dumb` terminal
+/// nothing is drawn.
+pub fn run(config: &Config, verb: Verb, dumb: bool) -> Result<ExitCode> {
     let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
     match verb {
         Verb::Check(asked) => Ok(check::run(&asked)),
@@ -63,6 +70,7 @@ pub fn run(config: &Config, verb: Verb) -> Result<ExitCode> {
         Verb::Recv(asked) => done(recv::run(config, asked)),
         Verb::Call(asked) => done(call::run(config, &asked)),
         Verb::Status(asked) => done(status::run(&asked)),
+        Verb::Top(asked) => done(top::run(config, &asked, dumb)),
         Verb::Ping(asked) => ping::run(config, &asked),
         Verb::Explain(asked) => done(explain::run(&asked)),
         Verb::Agent(asked) => done(agent::run(config, &asked)),

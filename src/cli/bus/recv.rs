@@ -115,6 +115,7 @@ pub fn run(config: &Config, asked: Asked) -> Result<()> {
     member.bus.on_message(move |message| on.hear(message));
     member.base.dispatch()?;
     let unanswered = member.bus.close_now(LINGER);
+    member.part();
     member.failed()?;
     match unanswered {
         Ok(n @ 1..) => Err(anyhow!("{n} answers are not acknowledged")),

@@ -12,7 +12,6 @@ pub struct Seen {
     pub routes: Vec<Route>,
     /// Names in the routing table.
     pub names: u64,
-    pub local_connections: u64,
     pub socket: String,
     pub listening: Vec<String>,
     pub metrics: Option<String>,
@@ -59,10 +58,8 @@ pub struct Channel {
     pub state: String,
     pub terms: Terms,
     pub written: u32,
-    pub sent: u32,
     pub stored: u32,
     pub consumed: u32,
-    pub expired: u32,
     pub credit: u64,
     pub idle_ms: u64,
 }
@@ -96,7 +93,6 @@ pub struct Counts {
     pub gone: u64,
     pub broken: u64,
     pub refused: u64,
-    pub rings: u64,
     pub stray: u64,
 }
 
@@ -107,7 +103,6 @@ pub struct Route {
     pub state: String,
     pub address: Option<String>,
     pub dialled_by: String,
-    pub version: Option<u16>,
     pub rtt_us: Option<u64>,
     pub unacked: u64,
     pub idle_ms: Option<u64>,

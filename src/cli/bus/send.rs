@@ -4,14 +4,16 @@
 //! was consumed, as the channel's `ack` says.
 
 use std::cell::{Cell, RefCell};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use ringlane::Remote;
+use ringlane::What;
 use ringlane::bus::{Bus, BusError, Limits, SendOptions};
 use ringlane::reactor::Config;
 
@@ -106,8 +108,12 @@ struct Sending {
 
 /// Sends, and waits until everything is acknowledged.
 pub fn run(config: &Config, asked: &Asked) -> Result<()> {
+    let bare = |name: &str| name.split('@').next().unwrap_or_default().to_string();
+    if bare(&asked.name) == bare(&asked.to) && !asked.to.starts_with('@') {
+        bail!("{} cannot send to itself; say with --as who sends", asked.name);
+    }
     let member = asked.joining.join(config, &asked.name)?;
-    let source = source(asked, member.base.remote())?;
+    let (source, woken) = source(asked)?;
     let sending = Rc::new(Sending {
         source,
         to: asked.to.clone(),
@@ -127,36 +133,40 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     member.bus.on_writable(move |_, _| on.send());
     let on = Rc::clone(&sending);
     member.on_signal(move |_| on.close())?;
-    // A thread that reads stdin wakes the loop, and whatever woke it, this looks.
-    let on = Rc::clone(&sending);
-    member.base.every(Duration::from_millis(1), move |look| match on.closing.get() {
-        true => look.free(),
-        false => on.send(),
-    });
+    if let Some(woken) = woken {
+        sending.watch(woken)?;
+    }
     sending.send();
     member.base.dispatch()?;
+    member.part();
     member.failed()?;
     sending.result(asked.count)
 }
 
-fn source(asked: &Asked, remote: Remote) -> Result<Source> {
+/// The source; and what can be read when it has something new.
+fn source(asked: &Asked) -> Result<(Source, Option<UnixStream>)> {
+    let one = |bytes| Ok((Source::One(Cell::new(Some(bytes))), None));
     match asked.message.as_deref() {
-        Some(text) if text != "-" => Ok(Source::One(Cell::new(Some(text.as_bytes().to_vec())))),
+        Some(text) if text != "-" => one(text.as_bytes().to_vec()),
         _ if asked.whole => {
             let mut bytes = Vec::new();
             let most = Limits::default().message_bytes as u64;
             std::io::stdin().lock().take(most + 1).read_to_end(&mut bytes)?;
-            Ok(Source::One(Cell::new(Some(bytes))))
+            one(bytes)
         }
         _ => {
             let (send, lines) = sync_channel(AHEAD);
-            std::thread::spawn(move || read_lines(&send, &remote));
-            Ok(Source::Lines(lines))
+            let (woken, wakes) = UnixStream::pair().context("a pair of sockets")?;
+            woken.set_nonblocking(true).context("a socket")?;
+            std::thread::spawn(move || read_lines(send, &wakes));
+            Ok((Source::Lines(lines), Some(woken)))
         }
     }
 }
 
-fn read_lines(send: &SyncSender<Result<Vec<u8>, String>>, remote: &Remote) {
+/// Hands lines over until stdin ends. A byte wakes the loop for each, and the end of `wakes` for
+/// the end.
+fn read_lines(send: SyncSender<Result<Vec<u8>, String>>, mut wakes: &UnixStream) {
     let most = Limits::default().message_bytes as u64;
     let mut stdin = BufReader::new(std::io::stdin());
     loop {
@@ -173,13 +183,31 @@ fn read_lines(send: &SyncSender<Result<Vec<u8>, String>>, remote: &Remote) {
             }
             Err(error) => send.send(Err(format!("stdin: {error}"))),
         };
-        if sent.is_err() || remote.run(|_| {}).is_err() {
+        if sent.is_err() || wakes.write_all(b".").is_err() {
             break;
         }
     }
+    // Before `wakes` ends.
+    drop(send);
 }
 
 impl Sending {
+    /// Sends whenever there is something new.
+    fn watch(self: &Rc<Self>, woken: UnixStream) -> Result<()> {
+        let on = Rc::clone(self);
+        let fd = woken.as_fd().try_clone_to_owned().context("a descriptor")?;
+        let event = self.member.base.event(fd, What::READ | What::PERSIST, move |event, _| {
+            let mut bytes = [0; 4096];
+            let ended = matches!((&woken).read(&mut bytes), Ok(0));
+            on.send();
+            if ended {
+                event.free();
+            }
+        });
+        event.context("a descriptor")?.add(None);
+        Ok(())
+    }
+
     /// Sends as much as there is and goes.
     fn send(self: &Rc<Self>) {
         while !self.closing.get() {

@@ -31,15 +31,21 @@ use super::{descriptors, parse_bytes, parse_seconds, proc};
 /// What was asked.
 #[derive(Args, Debug)]
 pub struct Asked {
-    /// Where the server listens, like tcp://127.0.0.1:0 or unix://@perf.
-    #[arg(value_name = "ADDR", required_unless_present_any = ["compare", "stand_in"])]
+    /// Where the server listens, like tcp://127.0.0.1:0 or unix://@perf; or, with DST, the node
+    /// that sends over the bus.
+    #[arg(value_name = "ADDR|SRC", required_unless_present_any = ["compare", "stand_in"])]
     address: Option<String>,
+    /// The node that answers: measures from SRC to it through the relays that run. Both names must
+    /// be free; NAME@HOST says which relay.
+    #[arg(value_name = "DST", conflicts_with = "compare")]
+    to: Option<String>,
     /// Every transport of this build in turn, and what else Linux has for talking to a process:
     /// pipe, FIFO, POSIX message queue, and semaphores (a count and a futex, of which sem_wait is
     /// made) with memory of shm_open or a mapped file.
     #[arg(long, conflicts_with_all = ["address", "connect"])]
     compare: bool,
-    /// The server runs already, as `ringlane echo ADDR`; its CPU is not measured, nor the stream.
+    /// The server runs already, as `ringlane echo ADDR` (its CPU is not measured, nor the stream),
+    /// or DST as `ringlane recv DST --echo --quiet`.
     #[arg(long)]
     connect: bool,
     /// Bytes of a message; several sizes are measured one after the other.
@@ -79,6 +85,12 @@ fn parse_size(text: &str) -> Result<usize, String> {
 pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     if let Some(words) = &asked.stand_in {
         return reference::stand_in(words);
+    }
+    if let (Some(src), Some(dst)) = (&asked.address, &asked.to) {
+        let (sizes, depth) = (asked.size.clone(), asked.depth);
+        let (seconds, rounds, connect) = (asked.seconds, asked.rounds, asked.connect);
+        let plan = super::bus::Load { src, dst, sizes, depth, seconds, rounds, connect };
+        return super::bus::load(config, &plan);
     }
     descriptors::raise(1)?;
     let (places, cores) = Places::pick(asked.cores)?;

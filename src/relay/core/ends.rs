@@ -101,7 +101,10 @@ impl Core {
         near.stand = Stand::Gone;
         let (conn, id, channel) = (near.conn, near.id, near.channel.clone());
         self.counts.gone += 1;
-        self.note(Note::Gone { channel, first, exact });
+        let lacks = near.reader.written().is_ok_and(|last| last != first.wrapping_sub(1));
+        if lacks || !exact {
+            self.note(Note::Gone { channel, first, exact });
+        }
         match conn {
             Some(conn) => self.say(conn, FromRelay::Gone { id, epoch, first, exact }),
             // There is nobody left to tell.
@@ -119,6 +122,21 @@ impl Core {
             self.frame(link, &Frame::GoneOk { bind });
         }
         self.remove_near(key);
+    }
+
+    /// The receiver has heard the end of this stream, and what it answered was lost with a link or
+    /// a relay: what it has opened now is another stream, which nobody wants.
+    pub(super) fn ended_before(&mut self, key: Key) {
+        let Some(near) = self.nears.get_mut(key) else { return };
+        if !near.closing {
+            // Its sender will say once more that it closes it.
+            near.stand = Stand::Refused(Some(self.now.instant + AGAIN));
+            return self.unbind(key);
+        }
+        if let Some((link, bind)) = near.at {
+            self.frame(link, &Frame::Abort { bind });
+        }
+        self.closed(key);
     }
 
     /// The sender has closed the channel: what is published still goes.
@@ -192,6 +210,9 @@ impl Core {
             near.moved = now;
             return;
         }
+        // What was seen here is no news any more to whoever looks before the loop sleeps.
+        self.ready(key);
+        let Some(near) = self.nears.get_mut(key) else { return };
         let after = near.terms.stuck_after_ms;
         let since = now.saturating_duration_since(near.moved).as_millis() as u64;
         if near.told_stuck || after == 0 || since < u64::from(after) {

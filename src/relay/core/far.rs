@@ -16,13 +16,14 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use ringlane_api::mutant::{self, Mutant};
 use ringlane_api::slab::Key;
 
 use crate::bus::local::{FromRelay, Nonce, Terms};
 use crate::frame::{Frame, Open, Unreachable, Waits};
 use crate::shm::crash::{self, Point};
 use crate::shm::map::Map;
-use crate::shm::through::{Ended, InletWriter};
+use crate::shm::through::{Ended, InletWriter, Unfit};
 
 use super::{Channel, Core, Out};
 
@@ -109,14 +110,17 @@ impl Core {
         let nonce = Nonce(open.nonce);
         let older = (open.epoch, open.att, open.linkno) <= (far.epoch, far.att, far.linkno);
         let other = open.epoch == far.epoch && far.nonce != nonce;
-        if far.epoch != 0 && (older || other) {
+        let takes_all = mutant::on(Mutant::BusGenerationIgnored);
+        if far.epoch != 0 && (older || other) && !takes_all {
             let known = far.epoch;
             return self.frame(link, &Frame::Stale { bind, known });
         }
         // What was received whole is stored; what comes on the old binding from now on is not.
         self.publish(key);
         self.unbind_far(key);
-        if self.fars.get(key).is_some_and(|far| far.epoch != 0 && far.epoch != open.epoch) {
+        if self.fars.get(key).is_some_and(|far| far.epoch != 0 && far.epoch != open.epoch)
+            && !mutant::on(Mutant::BusEpochIgnored)
+        {
             self.end_stream(key, false);
         }
         let Some(far) = self.fars.get_mut(key) else { return };
@@ -241,6 +245,8 @@ impl Core {
         let Ok(room) = ring.writer.room() else { return self.spoiled(key) };
         (far.last, far.received, far.limit) = (stored, 0, u64::from(room));
         (far.bound, far.resumed) = (true, true);
+        // Whoever sends to this receiver knows that the one before has died.
+        far.gone = None;
         let consumed = ring.writer.consumed().unwrap_or(stored);
         far.told = (stored, far.limit, consumed);
         let frame = Frame::Resume {
@@ -258,7 +264,7 @@ impl Core {
 
     /// What is under way in this binding follows on records that the ring may not have: the
     /// sender's relay is to begin another one.
-    fn open_again(&mut self, key: Key) {
+    pub(super) fn open_again(&mut self, key: Key) {
         let Some((link, bind)) = self.fars.get(key).and_then(|far| far.at) else { return };
         self.unbind_far(key);
         let why = Unreachable::Broken;
@@ -301,12 +307,18 @@ impl Core {
         };
         let charged = self.charge(uid, u64::from(cap))?;
         let map = self.memory.inlet(fd, cap).map_err(|error| format!("the ring: {error}"));
-        let made = map.and_then(|map| {
-            let writer = InletWriter::new(Rc::clone(&map));
-            writer.map_err(|error| format!("the ring: {error}")).map(|writer| (writer, map))
-        });
+        let made = map.map(|map| (InletWriter::new(Rc::clone(&map)), map));
         let (writer, map) = match made {
-            Ok(writer) => writer,
+            Ok((Ok(writer), map)) => (writer, map),
+            Ok((Err(Unfit::Frozen), _)) => {
+                // Its owner has taken it back meanwhile, for a later stream: another one comes.
+                self.release(charged);
+                return Ok(());
+            }
+            Ok((Err(error), _)) => {
+                self.release(charged);
+                return Err(format!("the ring: {error}"));
+            }
             Err(why) => {
                 self.release(charged);
                 return Err(why);

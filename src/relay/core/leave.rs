@@ -19,7 +19,16 @@ impl Core {
         };
         self.publish(key);
         let Some(far) = self.fars.get(key) else { return };
-        if last.is_some_and(|last| !far.bound || far.last != last) {
+        if last.is_some() && far.gone.is_some() {
+            // The two crossed: that the receiver has died is on its way.
+            return;
+        }
+        if last.is_some() && !far.bound {
+            // Its ring is on the way from one relay to the next, or from here to here. Nobody could
+            // be told of the end now.
+            return self.open_again(key);
+        }
+        if last.is_some_and(|last| far.last != last) {
             return self.broken_far(key, "a FIN that is not behind the last record");
         }
         self.end_stream(key, last.is_some());
@@ -46,6 +55,8 @@ impl Core {
         let Some(key) = self.links.get(link).and_then(|link| link.fars.get(&bind).copied()) else {
             return;
         };
+        // Who lives under the name now may have given a ring for the stream that is over.
+        self.end_stream(key, false);
         self.unbind_far(key);
         self.remove_far(key);
     }
@@ -103,7 +114,9 @@ impl Core {
         let (channel, at) = (far.channel.clone(), far.at);
         self.counts.gone += 1;
         let exact = consumed.is_ok();
-        self.note(Note::Gone { channel, first, exact });
+        if consumed != Ok(ring.writer.stored()) {
+            self.note(Note::Gone { channel, first, exact });
+        }
         if let Some((link, bind)) = at {
             self.frame(link, &Frame::Gone { bind, epoch: ring.epoch, first, exact });
         }

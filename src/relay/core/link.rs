@@ -11,9 +11,13 @@ use crate::frame::{Decoder, Frame};
 
 use super::{Core, LinkId, Out};
 
-/// Output that a link holds before channels have to wait: enough for a long pipe's next gulp, and
-/// little enough that an urgent message is not far from the wire.
-pub const LINK_BYTES_MAX: usize = 512 << 10;
+/// Output that a link holds before channels have to wait, if the configuration allows as much:
+/// enough for a long pipe's next gulp, and little enough that an urgent message is not far from the
+/// wire.
+const LINK_BYTES_MAX: usize = 512 << 10;
+
+/// What each channel may have beside that: its OPEN, a RESUME, an ACK.
+const CHANNEL_BYTES: usize = 512;
 
 /// Bytes that one channel sends before the next has its turn.
 pub const GULP_BYTES: u32 = 64 << 10;
@@ -67,9 +71,9 @@ impl Link {
         bind
     }
 
-    /// Whether more may be sent now.
-    pub fn has_room(&self) -> bool {
-        self.out.len() + self.backlog < LINK_BYTES_MAX
+    /// Output that the other relay has not taken.
+    pub fn waiting(&self) -> usize {
+        self.out.len() + self.backlog
     }
 
     /// Puts a channel at the end of those of its priority that have something to send.
@@ -138,12 +142,34 @@ impl Core {
         }
     }
 
-    /// Records to a host that are not acknowledged.
-    pub fn unacked(&self, host: &str) -> u64 {
-        let of = |near: &super::Near| u64::from(near.sent.wrapping_sub(near.stored));
-        let waits = |near: &super::Near| u64::from(near.has_more());
-        let to = self.nears.iter().filter(|(_, near)| &*near.host == host);
-        to.map(|(_, near)| of(near) + waits(near)).sum()
+    /// Output at which the channels of a link wait: half of what one link may hold, and of its share
+    /// of what all may.
+    pub(super) fn link_bytes(&self) -> usize {
+        let limits = &self.cluster.limits;
+        let share = limits.relay_memory / (2 * self.links.len().max(1) as u64);
+        let most = share.min(limits.link_buffer / 2);
+        usize::try_from(most).unwrap_or(usize::MAX).min(LINK_BYTES_MAX)
+    }
+
+    /// Whether another relay reads so little that its link is to be closed: what waits is no
+    /// message, since those wait in rings, but answers to what it sends.
+    pub fn is_stuffed(&self, link: LinkId) -> bool {
+        let Some(one) = self.links.get(link.0) else { return false };
+        let channels = one.nears.len() + one.fars.len();
+        let most = self.cluster.limits.link_buffer + (channels * CHANNEL_BYTES) as u64;
+        one.waiting() as u64 > most
+    }
+
+    /// Records to each host that are not acknowledged; hosts that have everything are left out.
+    pub fn unacked_by_host(&self) -> HashMap<&str, u64> {
+        let mut all = HashMap::new();
+        for (_, near) in self.nears.iter() {
+            let of = u64::from(near.sent.wrapping_sub(near.stored)) + u64::from(near.has_more());
+            if of > 0 {
+                *all.entry(&*near.host).or_default() += of;
+            }
+        }
+        all
     }
 
     /// The link to a host, if there is one; to ourselves there always is.

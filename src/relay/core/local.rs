@@ -111,6 +111,11 @@ impl Core {
         }
     }
 
+    /// What a local connection says is no line, or not one that belongs there.
+    pub fn local_babbled(&mut self, conn: ConnId, why: String) {
+        self.refuse(conn.0, why);
+    }
+
     fn hear(&mut self, conn: Key, line: ToRelay, fds: Vec<OwnedFd>) -> Result<(), String> {
         match line {
             ToRelay::Register { node, epoch, nonce, version, replace } => {
@@ -149,6 +154,8 @@ impl Core {
                 if let Some(local) = self.locals.get_mut(conn) {
                     local.leaving = true;
                 }
+                // Its name is free at once; the end of its socket may take its time.
+                self.leave(conn);
                 Ok(())
             }
             ToRelay::Ask(_) => Err("a question is a connection's only line".into()),
@@ -195,7 +202,7 @@ impl Core {
         if let Some(holder) = self.names.get(&node).copied()
             && let Some(held) = self.locals.get(holder)
         {
-            let same = (held.epoch, held.nonce) == (epoch, nonce);
+            let same = held.nonce == nonce;
             if !replace && !same {
                 let (pid, since) = (held.pid, held.since);
                 self.say(conn, FromRelay::NameInUse { pid, since });
@@ -212,10 +219,7 @@ impl Core {
             self.say(conn, FromRelay::StaleEpoch { known });
             return Ok(());
         }
-        let limit = self.cluster.limits.processes as usize;
-        if known.is_none() && self.names.len() >= limit {
-            return Err(format!("limits.processes = {limit} is reached"));
-        }
+        self.may_be_one_more(&node, uid)?;
         self.epochs.insert(Rc::clone(&node), (epoch, nonce));
         self.names.insert(Rc::clone(&node), conn);
         let token = (self.tokens)();
@@ -235,6 +239,20 @@ impl Core {
         };
         self.say(conn, line);
         self.came(&node);
+        Ok(())
+    }
+
+    /// Whether one more process of a user may register.
+    fn may_be_one_more(&self, node: &Rc<str>, uid: u32) -> Result<(), String> {
+        let limits = &self.cluster.limits;
+        let (all, own) = (limits.processes as usize, limits.processes_per_uid as usize);
+        if !self.names.contains_key(node) && self.names.len() >= all {
+            return Err(format!("limits.processes = {all} is reached"));
+        }
+        let of_user = |conn: &&Key| self.locals.get(**conn).is_some_and(|local| local.uid == uid);
+        if self.names.len() >= own && self.names.values().filter(of_user).count() >= own {
+            return Err(format!("limits.processes_per_uid = {own} is reached by uid {uid}"));
+        }
         Ok(())
     }
 

@@ -153,6 +153,12 @@ impl Near {
         }
     }
 
+    /// Whether everything that was published is acknowledged.
+    fn is_through(&mut self) -> bool {
+        let acked = self.reader.acked().seq;
+        self.reader.written().is_ok_and(|written| written == acked)
+    }
+
     /// Whether the sender has published since it was looked at, and something can be sent.
     pub(super) fn is_news(&self) -> bool {
         let may = matches!(self.stand, Stand::Bound | Stand::Unrouted);
@@ -196,6 +202,12 @@ impl Core {
                 return Ok(());
             }
         };
+        let most = self.cluster.limits.channels_per_process as usize;
+        if self.locals.get(conn).is_some_and(|local| local.nears.len() >= most) {
+            let why = format!("limits.channels_per_process = {most} is reached");
+            self.say(conn, FromRelay::NoPath { id, why });
+            return Ok(());
+        }
         let charged = self.charge(uid, u64::from(ring))?;
         let reader = match self.reader(&fds, ring, from) {
             Ok(reader) => reader,
@@ -377,6 +389,9 @@ impl Core {
             return self.refused(key, Unreachable::OtherRules, why);
         }
         if near.reader.seek(next).is_err() {
+            if near.expected == epoch && near.is_through() {
+                return self.ended_before(key);
+            }
             let what = format!("it would go on at record {next}, which the sender does not hold");
             return self.broken_near(key, &what);
         }
@@ -395,6 +410,8 @@ impl Core {
         }
         self.free_to(key);
         self.ready(key);
+        // It may have ended before, and nobody has heard of it.
+        self.finish(key);
     }
 
     /// What is acknowledged is the sender's to overwrite.
@@ -465,7 +482,8 @@ impl Core {
         let Some((link, bind)) = near.at else { return };
         let Ok(written) = near.reader.written() else { return };
         if near.acked() != written {
-            return;
+            // It may have been written between the two looks.
+            return self.ready(key);
         }
         near.stand = Stand::Ending;
         self.frame(link, &Frame::Fin { bind, last: written });

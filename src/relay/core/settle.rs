@@ -3,6 +3,7 @@
 //! The order of stores is the protocol: the publish word, then the bell, then the acknowledgement;
 //! `sent`, then the bytes.
 
+use ringlane_api::mutant::{self, Mutant};
 use ringlane_api::slab::Key;
 
 use crate::bus::local::Class;
@@ -38,7 +39,8 @@ impl Core {
             self.publish_all();
             self.fill_all();
             self.flush_links();
-            if self.dirty.is_empty() && self.touched.is_empty() {
+            let calm = self.dirty.is_empty() && self.touched.is_empty();
+            if calm || mutant::on(Mutant::BusAckEarly) {
                 break;
             }
             rounds += 1;
@@ -61,9 +63,10 @@ impl Core {
 
     /// Lets every link that has room and something to send take it.
     fn fill_all(&mut self) {
+        let most = self.link_bytes();
         for at in 0..self.touched.len() {
             let link = self.touched[at];
-            while let Some(one) = self.links.get_mut(link).filter(|one| one.has_room()) {
+            while let Some(one) = self.links.get_mut(link).filter(|one| one.waiting() < most) {
                 let Some(near) = one.next() else { break };
                 self.gulp(near, link);
             }
@@ -87,6 +90,9 @@ impl Core {
         let Some(near) = self.nears.get_mut(key) else { return };
         let gaps = near.terms.class == Class::Latest;
         let mut credit = near.limit.saturating_sub(near.sent_bytes);
+        if mutant::on(Mutant::BusCreditIgnored) {
+            credit = u64::MAX;
+        }
         let gap = near.reader.next().wrapping_sub(near.sent.wrapping_add(1));
         if gap > 0 {
             credit = credit.saturating_sub(u64::from(SKIP_BYTES));

@@ -178,6 +178,10 @@ impl Core {
                 idle_ms: 0,
             });
         }
+        // What was seen here is no news any more to whoever looks before the loop sleeps.
+        for key in self.nears.iter().map(|(key, _)| key).collect::<Vec<_>>() {
+            self.ready(key);
+        }
         Status {
             host: self.host.to_string(),
             cluster: self.cluster.name.clone(),

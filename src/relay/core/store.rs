@@ -1,5 +1,6 @@
 //! Records on their way into a receiver's ring, and what is said of them.
 
+use ringlane_api::mutant::{self, Mutant};
 use ringlane_api::slab::Key;
 
 use crate::bus::local::AckWhen;
@@ -97,6 +98,10 @@ impl Core {
     /// Lets the receiver see what was stored, rings it, and acknowledges: in this order.
     pub(super) fn publish(&mut self, key: Key) {
         let Some(far) = self.fars.get_mut(key) else { return };
+        if mutant::on(Mutant::BusAckEarly) && far.dirty && far.told.0 != far.last {
+            self.dirty.push(key);
+            return self.acknowledge(key);
+        }
         if !std::mem::take(&mut far.dirty) {
             return;
         }

@@ -219,6 +219,8 @@ impl Sender {
 
 /// A process that receives.
 struct Receiver {
+    /// Its relay.
+    at: usize,
     conn: ConnId,
     node: &'static str,
     epoch: u64,
@@ -231,9 +233,10 @@ struct Receiver {
 
 impl Receiver {
     fn new(pair: &mut Pair, node: &'static str, epoch: u64) -> Receiver {
-        let conn = pair.relays[1].register(node, epoch);
+        let at = usize::from(node.starts_with('d'));
+        let conn = pair.relays[at].register(node, epoch);
         let (memory, got, said) = (pair.memory.clone(), Vec::new(), Vec::new());
-        Receiver { conn, node, epoch, inlet: None, att: 0, got, memory, said }
+        Receiver { at, conn, node, epoch, inlet: None, att: 0, got, memory, said }
     }
 
     fn give(&mut self, pair: &mut Pair, fd: OwnedFd) {
@@ -241,15 +244,15 @@ impl Receiver {
         self.att += 1;
         let (epoch, nonce, att) = (*epoch, *nonce, self.att);
         let line = ToRelay::Segment { from: "s".into(), chan: 0, epoch, nonce, att, ring: RING };
-        pair.relays[1].core.local_said(self.conn, line, vec![fd]);
+        pair.relays[self.at].core.local_said(self.conn, line, vec![fd]);
     }
 
     /// Does what its relay says.
     fn listen(&mut self, pair: &mut Pair) {
-        let said = std::mem::take(&mut pair.relays[1].said);
+        let said = std::mem::take(&mut pair.relays[self.at].said);
         for (conn, line) in said {
             if conn != self.conn {
-                pair.relays[1].said.push_back((conn, line));
+                pair.relays[self.at].said.push_back((conn, line));
                 continue;
             }
             if let FromRelay::Incoming { epoch, nonce, .. } = &line {
@@ -269,7 +272,7 @@ impl Receiver {
             Flow::Go
         });
         walked.unwrap();
-        pair.relays[1].core.rang(self.conn);
+        pair.relays[self.at].core.rang(self.conn);
     }
 
     /// Its relay has died: takes its ring away from it and gives a fresh one to the next.
@@ -279,7 +282,7 @@ impl Receiver {
             let made = self.memory.make_inlet(RING).unwrap();
             let fresh = old.hand_over(made.map, RING).unwrap();
             self.inlet.as_mut().unwrap().0 = fresh;
-            self.conn = pair.relays[1].register(node, epoch);
+            self.conn = pair.relays[self.at].register(node, epoch);
             self.give(pair, made.fd);
         }
     }
@@ -295,6 +298,22 @@ fn both(pair: &mut Pair, d: &mut Receiver) {
 
 fn numbers(n: u32) -> Vec<Vec<u8>> {
     (0..n).map(|i| i.to_le_bytes().to_vec()).collect()
+}
+
+#[test]
+fn two_processes_of_one_host_may_talk_through_its_relay() {
+    let mut pair = Pair::new();
+    let mut s = Sender::new(&mut pair, "s2", 10);
+    let mut s2 = Receiver::new(&mut pair, "s2", 20);
+    for i in 0..200_u32 {
+        s.send(&mut pair, &i.to_le_bytes()).unwrap();
+        if i % 50 == 0 {
+            both(&mut pair, &mut s2);
+        }
+    }
+    both(&mut pair, &mut s2);
+    assert_eq!(s2.got, numbers(200));
+    assert_eq!(s.outlet.acked().unwrap().seq, 200);
 }
 
 #[test]
@@ -318,6 +337,25 @@ fn messages_go_from_ring_to_ring_in_order() {
     assert_eq!(s.outlet.acked().unwrap().seq, 5000);
     assert_eq!(s.outlet.bound(), 20);
     assert!(pair.relays[0].core.counts().broken == 0 && pair.relays[1].core.counts().broken == 0);
+}
+
+#[test]
+fn who_looks_at_a_ring_takes_no_news_of_it_away() {
+    let mut pair = Pair::new();
+    let mut s = Sender::new(&mut pair, "d", 10);
+    let mut d = Receiver::new(&mut pair, "d", 20);
+    both(&mut pair, &mut d);
+    type Look = fn(&mut Core, Now);
+    let looks: [Look; 2] = [|core, _| drop(core.status()), |core, now| core.tick(now)];
+    for (i, look) in looks.into_iter().enumerate() {
+        // Published, and nobody is rung: the relay is awake and will look before it sleeps.
+        s.outlet.push(1, 0, &(i as u32).to_le_bytes()).unwrap();
+        s.outlet.publish();
+        let now = pair.now();
+        look(&mut pair.relays[0].core, now);
+        both(&mut pair, &mut d);
+        assert_eq!(d.got, numbers(i as u32 + 1));
+    }
 }
 
 #[test]

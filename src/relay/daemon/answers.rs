@@ -23,11 +23,12 @@ impl Inner {
 
     /// Answers a question, if whoever asks may.
     pub(super) fn answer(self: &Rc<Self>, conn: ConnId, question: Question) {
-        let text = self.may_ask(conn).and_then(|()| match question {
+        let may = self.begins_to_ask(conn).and_then(|()| self.may_ask(conn));
+        let text = may.and_then(|()| match question {
             Question::Status => Ok(Some(self.status())),
             Question::Metrics => Ok(Some(self.metrics())),
             Question::Explain { src, dst, chan } => self.explain(&src, &dst, chan).map(Some),
-            Question::Reload => Err("send SIGHUP to the relay's process".to_string()),
+            Question::Reload => self.reload().map(Some),
             // The answer comes when it does.
             Question::Ping { to } => self.core.borrow_mut().ping(conn, &to).map(|()| None),
         });

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use crate::bus::local::Nonce;
 use crate::relay::core::Bell;
@@ -11,6 +12,9 @@ use crate::shm::{Attached, Port};
 use crate::{Bufferevent, Listener, READ, Result};
 
 use super::{ByConn, ConnId, Inner, token};
+
+/// After a bell has ended, so long its process's last words are waited for.
+const LAST_WORDS: Duration = Duration::from_millis(5);
 
 /// Listeners, one for each user, and the bells.
 #[derive(Default)]
@@ -97,15 +101,21 @@ impl Inner {
     }
 
     fn meet_bell(self: &Rc<Self>, bev: Bufferevent) {
+        let guest = self.expect_token(&bev);
         let inner = Rc::downgrade(self);
         bev.on_read(move |bev| {
             if let Some(inner) = inner.upgrade() {
+                inner.is_known(guest);
                 inner.hang_bell(bev);
             }
         });
-        bev.on_event(|bev, event| {
+        let inner = Rc::downgrade(self);
+        bev.on_event(move |bev, event| {
             if event.is_end() {
                 bev.free();
+                if let Some(inner) = inner.upgrade() {
+                    inner.is_known(guest);
+                }
             }
         });
         bev.enable(READ);
@@ -121,6 +131,10 @@ impl Inner {
             log::warn!("somebody connected to the relay's bell with a token that is nobody's");
             return bev.abort();
         };
+        if self.bells.borrow().bells.contains_key(&conn) {
+            log::warn!("a process connected to its bell twice");
+            return bev.abort();
+        }
         let inner = Rc::downgrade(self);
         let rings = Rings { inner, conn, messages: Cell::new(true), room: Cell::new(true) };
         let rings = Rc::new(rings);
@@ -133,10 +147,15 @@ impl Inner {
         });
         let inner = Rc::downgrade(self);
         bev.on_event(move |_, event| {
-            // The process has died, though somebody may hold its socket: a child of it.
-            if let Some(inner) = inner.upgrade().filter(|_| event.is_end()) {
-                inner.forget_local(conn);
-            }
+            let Some(inner) = inner.upgrade().filter(|_| event.is_end()) else { return };
+            // The process has gone. What it has said before is on its way, and ends with the end of
+            // its socket, unless somebody holds that: a child of it.
+            let later = Rc::downgrade(&inner);
+            inner.base.once(LAST_WORDS, move |_| {
+                if let Some(inner) = later.upgrade() {
+                    inner.forget_local(conn);
+                }
+            });
         });
         let hung = Hung { bev: bev.clone(), port, rings };
         self.bells.borrow_mut().bells.insert(conn, hung);

@@ -1,6 +1,7 @@
 //! Those who connect, until they have proved who they are.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::relay::handshake::{self, Handshake, Refused, Step};
 use crate::relay::lobby::Guest;
@@ -8,6 +9,9 @@ use crate::{Bufferevent, READ};
 
 use super::Inner;
 use super::links::{Conn, Shaking, nonce, peer_of, vouches};
+
+/// How long a refusal may take to leave.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 impl Inner {
     /// Somebody has connected.
@@ -17,7 +21,7 @@ impl Inner {
             false => (bev, None),
             true => match self.accept_tls(bev) {
                 Ok(made) => made,
-                Err(error) => return log::error!("TLS: {error}"),
+                Err(error) => return log::debug!("TLS: {error}"),
             },
         };
         let mut links = self.links.borrow_mut();
@@ -50,10 +54,19 @@ impl Inner {
 
     pub(super) fn show_out(self: &Rc<Self>, guest: Guest, why: Refused, text: &str) {
         let Some(mut shaking) = self.links.borrow_mut().guests.remove(&guest) else { return };
+        self.links.borrow_mut().turned_away += 1;
         let mut bytes = Vec::new();
         shaking.handshake.refuse(why, text, &mut bytes);
-        shaking.bev.output().add(&bytes);
-        shaking.bev.free();
+        self.dismiss(&shaking.bev, &bytes);
+    }
+
+    /// Says the last word, and waits a little for it to be heard: whoever has proved nothing keeps
+    /// no connection.
+    fn dismiss(&self, bev: &Bufferevent, last: &[u8]) {
+        bev.output().add(last);
+        bev.free();
+        let bev = bev.clone();
+        self.base.once(LAST_WORD, move |_| bev.abort());
     }
 
     /// A guest has said something.
@@ -72,6 +85,13 @@ impl Inner {
                 self.links.borrow_mut().lobby.leave(guest);
                 self.show_out(guest, Refused::WrongCertificate, text);
             }
+            Ok(Step::Known(peer)) if self.links.borrow().is_full().is_some() => {
+                let why = self.links.borrow().is_full().unwrap_or_default();
+                log::warn!("no link with host {}: {why}", peer.host);
+                self.links.borrow_mut().guests.insert(guest, shaking);
+                self.links.borrow_mut().lobby.leave(guest);
+                self.show_out(guest, Refused::Busy, &why);
+            }
             Ok(Step::Known(peer)) => {
                 shaking.handshake.admit(&mut bytes);
                 shaking.bev.output().add(&bytes);
@@ -82,8 +102,7 @@ impl Inner {
                 let from = shaking.bev.peer().map(|peer| peer.to_string()).unwrap_or_default();
                 log::warn!("no link with {from}: {refusal}");
                 self.links.borrow_mut().lobby.leave(guest);
-                shaking.bev.output().add(&bytes);
-                shaking.bev.free();
+                self.dismiss(&shaking.bev, &bytes);
             }
         }
     }

@@ -195,12 +195,13 @@ impl Inner {
         self.base.once(PATIENCE, move |_| bev.abort());
     }
 
-    fn hear_reader(&self, bev: &Bufferevent) {
+    fn hear_reader(self: &Rc<Self>, bev: &Bufferevent) {
         let Some(answer) = self.answer_request(&bev.input().to_vec()) else { return };
         bev.disable(READ);
         bev.output().add(&answer);
         bev.finish();
         bev.on_write(Bufferevent::free);
+        self.kick();
     }
 
     /// The same on the relay's own socket, for whoever may ask. Whether that is what came.
@@ -215,6 +216,7 @@ impl Inner {
         if let Some(answer) = answer {
             self.send_bytes(conn, &answer);
             self.drop_local(conn);
+            self.kick();
         }
         true
     }

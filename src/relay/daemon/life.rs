@@ -40,10 +40,12 @@ impl Relay {
                 _ => base.stop(),
             })?;
         }
-        let (inner, config) = (Rc::downgrade(&self.0), config.to_path_buf());
+        self.0.config.replace(Some(config.to_path_buf()));
+        let inner = Rc::downgrade(&self.0);
         self.0.base.on_signal(Signal::SIGHUP, move |_| {
             if let Some(inner) = inner.upgrade() {
-                inner.reload(&config);
+                // What came of it is in the log.
+                let _ = inner.reload();
             }
         })?;
         Ok(())
@@ -76,9 +78,7 @@ impl Inner {
     }
 
     fn unacked(&self) -> u64 {
-        let cluster = Rc::clone(&self.cluster.borrow());
-        let core = self.core.borrow();
-        cluster.hosts().iter().map(|host| core.unacked(&host.name)).sum()
+        self.core.borrow().unacked_by_host().values().sum()
     }
 
     /// Takes nobody new, and ends when nothing is under way any more.
@@ -107,17 +107,14 @@ impl Inner {
     }
 
     /// Reads the configuration again. What cannot be taken changes nothing.
-    pub(super) fn reload(self: &Rc<Self>, config: &Path) -> String {
-        let said = match self.try_reload(config) {
-            Ok(said) => {
-                log::info!("reloaded: {said}");
-                said
-            }
-            Err(why) => {
-                log::error!("not reloaded: {why}");
-                why
-            }
-        };
+    pub(super) fn reload(self: &Rc<Self>) -> Result<String, String> {
+        let config = self.config.borrow().clone();
+        let config = config.ok_or("this relay was not told of a file that it could read")?;
+        let said = self.try_reload(&config);
+        match &said {
+            Ok(said) => log::info!("reloaded: {said}"),
+            Err(why) => log::error!("not reloaded: {why}"),
+        }
         self.reloads.set(self.reloads.get() + 1);
         said
     }
@@ -132,6 +129,8 @@ impl Inner {
         let new = Rc::new(new);
         let learned = self.links.borrow_mut().learn(&new, self.base.now());
         learned.map_err(|error| error.to_string())?;
+        self.links.borrow_mut().refit(&new);
+        self.sockets.borrow_mut().refit(&new);
         self.core.borrow_mut().reconfigure(Rc::clone(&new));
         self.cluster.replace(new);
         self.kick();

@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
 use crate::frame::{Frame, Leave};
 use crate::relay::aged::Limits;
 use crate::relay::core::{LinkId as CoreLink, Now};
 use crate::relay::handshake::{self, Handshake, Identity, Refused, Step, random};
-use crate::relay::lobby::{Guest, Lobby};
+use crate::relay::lobby::{Guest, House, Lobby};
 use crate::relay::routes::{Closing, HostId, LinkId, Loss, Peer, Policy, RouteOut, Routes, Source};
 use crate::{BevEvent, Bufferevent, Error, LinkOptions, ListenOptions, Listener, READ, Result};
 
-use super::tls::Shield;
+use super::socket::patiently;
+use super::tls::{Certificates, Shield};
 use super::{Inner, Moved};
 
 /// A link's output may fall to this before its channels are asked for more.
@@ -27,6 +28,11 @@ pub struct Links {
     pub routes: Routes,
     pub identity: Identity,
     pub lobby: Lobby<String>,
+    pub certificates: Certificates,
+    links_max: usize,
+    /// Guests that were shown out since the log last said so.
+    pub turned_away: u32,
+    said_so: Option<Instant>,
     pub conns: HashMap<LinkId, Conn>,
     pub guests: HashMap<Guest, Shaking>,
     used: HashMap<CoreLink, LinkId>,
@@ -71,7 +77,11 @@ impl Links {
         let mut links = Links {
             routes,
             identity,
-            lobby: Lobby::new(),
+            lobby: Lobby::new(house(cluster)),
+            certificates: Certificates::default(),
+            links_max: cluster.limits.links as usize,
+            turned_away: 0,
+            said_so: None,
             conns: HashMap::new(),
             guests: HashMap::new(),
             used: HashMap::new(),
@@ -102,6 +112,30 @@ impl Links {
         Ok(())
     }
 
+    /// Other limits, and other certificates, after a reload.
+    pub fn refit(&mut self, cluster: &Cluster) {
+        self.lobby.refit(house(cluster));
+        self.certificates.forget();
+        self.links_max = cluster.limits.links as usize;
+    }
+
+    /// Why there may not be one more link, if so.
+    pub fn is_full(&self) -> Option<String> {
+        let most = self.links_max;
+        (self.conns.len() >= most).then(|| format!("limits.links = {most} is reached"))
+    }
+
+    /// Who was shown out, in one line a second.
+    fn tell_of_guests(&mut self, now: Instant) {
+        let lately = |at: Instant| now.saturating_duration_since(at) < Duration::from_secs(1);
+        if self.turned_away == 0 || self.said_so.is_some_and(lately) {
+            return;
+        }
+        let n = std::mem::take(&mut self.turned_away);
+        log::warn!("{n} connections were closed that had not proved who they are in time");
+        self.said_so = Some(now);
+    }
+
     fn host_name(&self, host: HostId) -> Option<String> {
         self.routes.route(host).map(|route| route.name.to_string())
     }
@@ -118,6 +152,14 @@ fn policy(cluster: &Cluster) -> Policy {
     policy.handshake_max = links.handshake.min(policy.handshake_max);
     policy.idle_max = cluster.ageing.idle_link;
     policy
+}
+
+fn house(cluster: &Cluster) -> House {
+    House {
+        guests_max: cluster.limits.handshakes as usize,
+        per_source_max: cluster.limits.handshakes_per_peer as usize,
+        time: cluster.links.handshake,
+    }
 }
 
 fn leave_of(why: Closing) -> Leave {
@@ -137,13 +179,15 @@ impl Inner {
         let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
         for address in &host.listen {
             let address = address.to_string();
-            let (inner, tls) = (Rc::downgrade(self), address.starts_with("tls+"));
+            let tls = address.starts_with("tls+");
             let under = address.strip_prefix("tls+").unwrap_or(&address);
-            let listener =
+            let listener = patiently(|| {
+                let inner = Rc::downgrade(self);
                 self.base.listen_with(under, &options, move |bev| match inner.upgrade() {
                     Some(inner) => inner.meet(bev, tls),
                     None => bev.abort(),
-                })?;
+                })
+            })?;
             self.links.borrow_mut().listeners.push(listener);
         }
         Ok(())
@@ -194,7 +238,11 @@ impl Inner {
         let now = self.base.now();
         let host = self.links.borrow().host_name(link.host()).unwrap_or_default();
         let under = address.strip_prefix("tls+").unwrap_or(address);
-        let dialled = self.base.connect_with(under, &LinkOptions::default());
+        let full = self.links.borrow().is_full();
+        let dialled = match full {
+            Some(why) => Err(Error::refused("dial", why)),
+            None => self.base.connect_with(under, &LinkOptions::default()),
+        };
         let dialled = dialled.and_then(|bev| match under == address {
             true => Ok((bev, None)),
             false => self.dial_tls(bev, &host),
@@ -263,6 +311,7 @@ impl Inner {
         let now = self.base.now();
         self.links.borrow_mut().routes.heard(link, now);
         let Some(used) = used else { return };
+        self.core.borrow_mut().set_now(self.clock.now(&self.base));
         let heard = bev.input().with(|input| self.core.borrow_mut().link_input(used, input));
         self.kick();
         if let Some(Err(malformed)) = heard {
@@ -329,9 +378,10 @@ impl Inner {
     }
 
     /// Output of the machine for a link.
-    pub(super) fn flush(&self, used: CoreLink) {
+    pub(super) fn flush(self: &Rc<Self>, used: CoreLink) {
         let mut links = self.links.borrow_mut();
         let Some(link) = links.used.get(&used).copied() else { return };
+        links.routes.touch(link.host(), self.base.now());
         let Some(conn) = links.conns.get(&link) else { return };
         let mut moved = Moved::new();
         let mut core = self.core.borrow_mut();
@@ -339,7 +389,12 @@ impl Inner {
         let output = conn.bev.output();
         output.append(&mut moved);
         core.link_room(used, output.len());
-        links.routes.touch(link.host(), self.base.now());
+        if core.is_stuffed(used) {
+            log::error!("the relay of host {} reads nothing: its link is closed", conn.host);
+            conn.bev.abort();
+            drop((core, links));
+            self.lose(link, Loss::Broken);
+        }
     }
 
     fn has_room(self: &Rc<Self>, link: LinkId) {
@@ -411,15 +466,17 @@ impl Inner {
     pub(super) fn tick_links(self: &Rc<Self>) {
         let (mut out, now) = (Vec::new(), self.base.now());
         let mut links = self.links.borrow_mut();
-        let hosts: Vec<(HostId, String)> = {
-            let up = links.routes.routes().filter(|route| route.link.is_some());
-            up.map(|route| (route.host, route.name.to_string())).collect()
-        };
-        for (host, name) in hosts {
-            let unacked = self.core.borrow().unacked(&name);
+        let core = self.core.borrow();
+        let unacked = core.unacked_by_host();
+        let up = links.routes.routes().filter(|route| route.link.is_some());
+        let counts = up.map(|route| (route.host, unacked.get(route.name).copied().unwrap_or(0)));
+        let counts: Vec<(HostId, u64)> = counts.collect();
+        drop(core);
+        for (host, unacked) in counts {
             links.routes.set_unacked(host, unacked);
         }
         links.routes.tick(now, &mut out);
+        links.tell_of_guests(now);
         let mut late = Vec::new();
         while let Some(guest) = links.lobby.expired(now) {
             late.push(guest);

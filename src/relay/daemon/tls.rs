@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use crate::relay::tls::{Credentials, Tls};
 use crate::{Bufferevent, Error, Result};
@@ -19,6 +20,38 @@ impl Shield {
     }
 }
 
+/// How long certificates that were read are taken for what the files say: a renewed one is used
+/// without a restart, and a crowd of strangers has no file read more than once in this time.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Our certificates, as they were read last.
+#[derive(Default)]
+pub struct Certificates(Option<(Instant, Result<Credentials, String>)>);
+
+impl Certificates {
+    /// They are read again for the next link.
+    pub fn forget(&mut self) {
+        self.0 = None;
+    }
+
+    fn get(
+        &mut self,
+        now: Instant,
+        read: impl FnOnce() -> Result<Credentials>,
+    ) -> Result<Credentials> {
+        let fresh = |at: &Instant| now.saturating_duration_since(*at) < FRESH;
+        if self.0.as_ref().is_none_or(|(at, _)| !fresh(at)) {
+            let credentials = read().map_err(|error| error.to_string());
+            if let Err(why) = &credentials {
+                log::error!("no link has TLS: {why}");
+            }
+            self.0 = Some((now, credentials));
+        }
+        let (_, known) = self.0.as_ref().expect("it was put there above");
+        known.clone().map_err(|why| Error::refused("tls", why))
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| {
         let what = format!("{}: {error}; see [tls] in the configuration", path.display());
@@ -27,18 +60,19 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 impl Inner {
-    /// Our certificate, read anew for each link, so that a renewed one is taken without a restart.
     fn credentials(&self) -> Result<Credentials> {
         let cluster = Rc::clone(&self.cluster.borrow());
         let Some(tls) = &cluster.tls else {
             return Err(Error::refused("tls", "an address says tls+ and there is no [tls]"));
         };
         let files = tls.of(&self.options.host);
-        Credentials::from_pem(
-            &read(&files.authority)?,
-            &read(&files.certificate)?,
-            &read(&files.key)?,
-        )
+        self.links.borrow_mut().certificates.get(self.base.now(), || {
+            Credentials::from_pem(
+                &read(&files.authority)?,
+                &read(&files.certificate)?,
+                &read(&files.key)?,
+            )
+        })
     }
 
     pub(super) fn dial_tls(

@@ -15,6 +15,14 @@ impl Shield {
     }
 }
 
+/// Certificates: none here.
+#[derive(Default)]
+pub struct Certificates;
+
+impl Certificates {
+    pub fn forget(&mut self) {}
+}
+
 fn missing() -> Error {
     Error::refused("tls", "this build has no TLS; build with --features tls")
 }
