@@ -35,6 +35,12 @@ chain bytes="1073741824":
     RINGLANE_CHAIN_BYTES={{bytes}} cargo test --release --features rdma --test program -- \
         --nocapture one_stream
 
+# Three hosts in namespaces: relays killed and replaced 200 times, then 40 on links that lose packets,
+# then a consumer that is stopped for 10 s. A quarter of an hour; `just hosts-long hosts/slow` runs a
+# part.
+hosts-long *which:
+    RINGLANE_FAULTS=200 cargo test --release --test hosts -- {{which}}
+
 # Formatting and lints.
 lint:
     cargo fmt --all --check

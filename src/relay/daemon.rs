@@ -144,8 +144,8 @@ impl Relay {
             ticked: Cell::new(base.now()),
             replaced: Cell::new(false),
         });
-        inner.listen_for_relays()?;
         inner.listen_for_processes()?;
+        inner.listen_for_relays()?;
         inner.listen_for_readers();
         let ticks = Rc::downgrade(&inner);
         base.every(TICK, move |_| {

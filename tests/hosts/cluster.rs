@@ -18,6 +18,12 @@ const FAST: (&str, &str, u64) = ("a1", "b1", 1000);
 /// After the first message from everybody gaps are looked for so long.
 const LOOK: Duration = Duration::from_millis(1000);
 
+/// What neighbours notice of a relay's death.
+pub const NEIGHBOURS: &str = "neighbours while relays are dead";
+
+/// Pairs that take longer are counted.
+const SLOW: Duration = Duration::from_millis(300);
+
 /// What a fault cost: the longest time without a message of a pair after its cause was gone.
 pub struct Recovery {
     pub what: &'static str,
@@ -104,6 +110,35 @@ impl Cluster {
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
+    /// Relays are going to die: their processes must not notice it among themselves.
+    pub fn watch(&mut self) {
+        self.read();
+        let since = now();
+        self.logs.iter_mut().for_each(|log| log.measure(since));
+    }
+
+    /// For how long neighbours have not heard of each other since [`Cluster::watch`].
+    pub fn watched(&mut self) {
+        let (gap, pair) = self
+            .gaps()
+            .into_iter()
+            .rfind(|(_, pair)| pair.as_bytes()[0] == pair.as_bytes()[6])
+            .expect("there are neighbours");
+        self.recoveries.push(Recovery { what: NEIGHBOURS, gap, pair });
+    }
+
+    /// The longest gap of each pair since gaps are measured, the longest last.
+    fn gaps(&mut self) -> Vec<(Duration, String)> {
+        let gaps = self.logs.iter_mut().flat_map(|log| {
+            let (gaps, to) = (log.gaps(), log.name.clone());
+            let pair = move |(from, gap)| (Duration::from_nanos(gap), format!("{from} to {to}"));
+            gaps.into_iter().map(pair)
+        });
+        let mut gaps: Vec<(Duration, String)> = gaps.collect();
+        gaps.sort();
+        gaps
+    }
+
     /// The cause of a fault is gone: waits until something has come of everybody, and notes how
     /// long that took.
     pub fn recovered(&mut self, what: &'static str, since: u64) {
@@ -123,10 +158,11 @@ impl Cluster {
             thread::sleep(Duration::from_millis(10));
         }
         thread::sleep(LOOK);
-        let longest = self.logs.iter_mut().map(|log| (log.longest(), log.name.clone()));
-        let ((gap, from), to) = longest.max().expect("there are processes");
-        let (gap, pair) = (Duration::from_nanos(gap), format!("{from} to {to}"));
-        println!("  {:.3} {what}: {} ms, {pair}", seconds(since), gap.as_millis());
+        let mut gaps = self.gaps();
+        let slow = gaps.iter().filter(|(gap, _)| *gap > SLOW).count();
+        let (gap, pair) = gaps.pop().expect("there are processes");
+        let time = seconds(since);
+        println!("  {time:.3} {what}: {} ms, {pair}; {slow} pairs slow", gap.as_millis());
         self.recoveries.push(Recovery { what, gap, pair });
         self.read();
     }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use ringlane_kit::sim::Rng;
 
 use crate::Wish;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NEIGHBOURS};
 use crate::ledger::now;
 use crate::net::{Cut, has_nft};
 
@@ -93,11 +93,12 @@ fn pause(rng: &mut Rng, low: u64, high: u64) {
 }
 
 fn kill(cluster: &mut Cluster, hosts: &[usize], rng: &mut Rng) {
-    cluster.read();
+    cluster.watch();
     for &host in hosts {
         cluster.fleet.relays[host].kill();
     }
-    pause(rng, 0, 700);
+    pause(rng, 50, 700);
+    cluster.watched();
     let since = now();
     for &host in hosts {
         cluster.fleet.relays[host] = cluster.fleet.relay(host, false);
@@ -153,7 +154,7 @@ fn report(cluster: &Cluster) {
     let mut kinds: BTreeMap<&str, Vec<u128>> = BTreeMap::new();
     for one in &cluster.recoveries {
         for kind in [one.what, "together"] {
-            if one.what != "start" {
+            if one.what != "start" && (kind == one.what || one.what != NEIGHBOURS) {
                 kinds.entry(kind).or_default().push(one.gap.as_millis());
             }
         }

@@ -18,6 +18,7 @@ use crate::net::Net;
 /// What takes longer than this does not happen any more.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is run; a copy of it, so that a build meanwhile changes nothing.
 const RINGLANE: &str = env!("CARGO_BIN_EXE_ringlane");
 
 /// A process and what it has said.
@@ -138,7 +139,9 @@ impl Fleet {
     /// Starts hosts with their nodes. `more` is added to the configuration.
     pub fn start(hosts: &[(&str, &[&str])], more: &str) -> Fleet {
         let unique = format!("ringlane-hosts-{}-{}", std::process::id(), hosts.len());
-        let folder = std::env::temp_dir().join(unique);
+        // A full disk's or a slow one's troubles are not what is tested.
+        let memory = PathBuf::from("/dev/shm");
+        let folder = if memory.is_dir() { memory } else { std::env::temp_dir() }.join(unique);
         fs::create_dir_all(&folder).unwrap();
         let names: Vec<&str> = hosts.iter().map(|(name, _)| *name).collect();
         let net = Net::new(&names, &folder);
@@ -153,6 +156,7 @@ impl Fleet {
         let secret = folder.join("secret");
         fs::write(&secret, "a secret of at least thirty-two bytes, for a test\n").unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::copy(RINGLANE, folder.join("ringlane")).unwrap();
         let mut fleet = Fleet { agents: Vec::new(), relays: Vec::new(), net, folder };
         for host in 0..hosts.len() {
             let relay = fleet.relay(host, false);
@@ -175,7 +179,7 @@ impl Fleet {
     /// One more relay of a host.
     pub fn relay(&self, host: usize, takeover: bool) -> Running {
         let (name, config) = (self.net.name(host), self.folder.join("cluster.toml"));
-        let mut command = self.net.on(host, RINGLANE);
+        let mut command = self.net.on(host, self.folder.join("ringlane"));
         command
             .args(["-v", "relay", "--host", name, "--socket", &socket(name), "--config"])
             .arg(config);
@@ -188,7 +192,7 @@ impl Fleet {
 
     fn agent(&self, name: &str, host: usize, instance: usize) -> (Running, PathBuf) {
         let log = self.folder.join(format!("{name}.{instance}.log"));
-        let mut command = self.net.on(host, RINGLANE);
+        let mut command = self.net.on(host, self.folder.join("ringlane"));
         command.args(["agent", name, "--socket", &socket(self.net.name(host)), "--log"]).arg(&log);
         (Running::start(&mut command, name, &self.folder.join(format!("{name}.err"))), log)
     }

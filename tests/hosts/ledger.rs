@@ -4,14 +4,17 @@
 //! Invariant: everything is judged as it is read, so what is kept does not grow with the messages.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::time::{ClockId, clock_gettime};
 
 const RECORD: usize = 48;
+
+const PAGE: i64 = 4095;
 
 /// The clock that logs are written by, in nanoseconds.
 pub fn now() -> u64 {
@@ -45,6 +48,7 @@ pub struct Log {
     pub name: String,
     file: File,
     rest: Vec<u8>,
+    read: u64,
     pub heard: BTreeMap<String, Heard>,
     /// The last number accepted, by receiver.
     pub accepted: BTreeMap<String, u64>,
@@ -61,8 +65,9 @@ impl Log {
     pub fn open(name: &str, path: &Path) -> Log {
         Log {
             name: name.into(),
-            file: File::open(path).unwrap(),
+            file: OpenOptions::new().read(true).write(true).open(path).unwrap(),
             rest: Vec::new(),
+            read: 0,
             heard: BTreeMap::new(),
             accepted: BTreeMap::new(),
             since: None,
@@ -73,7 +78,14 @@ impl Log {
     /// Reads what is new.
     pub fn read(&mut self) {
         let mut bytes = std::mem::take(&mut self.rest);
-        self.file.read_to_end(&mut bytes).unwrap();
+        let read = self.file.read_to_end(&mut bytes).unwrap();
+        let old = self.read as i64;
+        self.read += read as u64;
+        // What was read needs no room any more; not every file system can give it back.
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        if read > 0 {
+            let _ = fallocate(&self.file, hole, old & !PAGE, (old & PAGE) + read as i64);
+        }
         let records = bytes.chunks_exact(RECORD);
         self.rest = records.remainder().to_vec();
         for record in records {
@@ -131,11 +143,10 @@ impl Log {
         peers.iter().all(|peer| self.heard.get(peer).is_some_and(|one| one.at > since))
     }
 
-    /// The longest gap in nanoseconds and of whom; gaps are not measured any more.
-    pub fn longest(&mut self) -> (u64, String) {
+    /// The longest gap of each sender in nanoseconds; gaps are not measured any more.
+    pub fn gaps(&mut self) -> Vec<(String, u64)> {
         self.read();
         self.since = None;
-        let longest = self.heard.iter().max_by_key(|(_, one)| one.gap);
-        longest.map_or((0, String::new()), |(peer, one)| (one.gap, peer.clone()))
+        self.heard.iter().map(|(peer, one)| (peer.clone(), one.gap)).collect()
     }
 }

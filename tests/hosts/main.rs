@@ -10,6 +10,8 @@
 //! Namespaces live as long as the processes in them, and those end with this one, however it ends.
 //! Root is not needed where users may have namespaces of their own.
 
+#![allow(clippy::unwrap_used)]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@
 //! namespace is that of a child which ends with our end of its stdin, and whoever enters a
 //! namespace dies with who sent him in.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -158,7 +159,7 @@ impl Net {
     }
 
     /// A command that runs on a host, and dies with this process.
-    pub fn on(&self, host: usize, program: &str) -> Command {
+    pub fn on(&self, host: usize, program: impl AsRef<OsStr>) -> Command {
         let mut command = ourselves();
         command.arg("enter").arg(self.hosts[host].holder.id().to_string()).arg(program);
         command

@@ -21,8 +21,8 @@ const REGISTER: Millis = 1000;
 /// Between two questions whether the relay is there.
 const PING: Millis = 250;
 
-/// After so long without an answer a successor is looked for.
-const SILENT: Millis = 1000;
+/// After so long without an answer a successor is looked for: a name that nobody has is tried.
+const SILENT: Millis = 500;
 
 /// After so long it hangs.
 const HUNG: Millis = 3000;
@@ -71,7 +71,11 @@ impl Link {
         match self.state {
             State::Away { dial_at } => Some(dial_at),
             State::Registering { since, .. } => Some(since + REGISTER),
-            State::Here { .. } => Some(self.ping_at),
+            State::Here { .. } if self.trial.is_some() => Some(self.ping_at),
+            State::Here { .. } => {
+                let look_at = self.trial_at.max(self.heard_at.saturating_add(SILENT));
+                Some(self.ping_at.min(look_at))
+            }
             State::Dialling { .. } | State::Over => None,
         }
     }
