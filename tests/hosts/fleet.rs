@@ -149,7 +149,8 @@ impl Fleet {
         for (at, (name, nodes)) in hosts.iter().enumerate() {
             let address = net.address(at);
             config += &format!(
-                "[[host]]\nname = \"{name}\"\nrelay = [\"tcp://{address}:7000\"]\nnodes = {nodes:?}\n"
+                "[[host]]\nname = \"{name}\"\nrelay = [\"tcp://{address}:7000\"]\n\
+                 nodes = {nodes:?}\n"
             );
         }
         fs::write(folder.join("cluster.toml"), config + more).unwrap();

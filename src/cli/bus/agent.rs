@@ -344,9 +344,8 @@ impl Agent {
             // The next message begins the next stream.
             let numbers = self.numbers.borrow();
             let next = numbers.get(&(node.to_string(), *chan)).copied().unwrap_or(1);
-            return say(&format!(
-                "peer {node} {chan} gone {epoch} first {first} exact {exact} sent {sent} next {next}"
-            ));
+            let what = format!("first {first} exact {exact} sent {sent} next {next}");
+            return say(&format!("peer {node} {chan} gone {epoch} {what}"));
         }
         tell_peer(event);
     }
