@@ -109,29 +109,35 @@ fn kill(cluster: &mut Cluster, hosts: &[usize], rng: &mut Rng) {
 /// A relay hangs, another takes over, and the first goes on.
 fn take_over(cluster: &mut Cluster, host: usize, long: bool, rng: &mut Rng) {
     cluster.read();
+    let refused = cluster.fleet.count_errors(host, "is the relay of this host");
+    let stopped = Instant::now();
     cluster.fleet.relays[host].signal(Signal::SIGSTOP);
     pause(rng, 200, 2500);
     let mut second = cluster.fleet.relay(host, false);
     assert!(!second.end(), "a second relay starts beside the first");
-    let said = cluster.fleet.errors();
-    assert!(said.contains("is the relay of this host"), "{said}");
+    cluster.fleet.wait_for_error(host, "is the relay of this host", refused);
     let since = now();
     let next = cluster.fleet.relay(host, true);
     let mut old = std::mem::replace(&mut cluster.fleet.relays[host], next);
-    let most = if long { 10_000 } else { 2_500 };
-    let goes_on = Instant::now() + Duration::from_millis(rng.between(1000, most));
+    cluster.gone(since);
     // Sometimes it goes on while the others are still finding each other.
     let early = rng.chance(250);
-    if !early {
-        cluster.recovered("takeover", since);
+    if early {
+        pause(rng, 0, 1000);
+    } else {
+        cluster.settled("takeover", since);
     }
-    thread::sleep(goes_on.saturating_duration_since(Instant::now()));
-    cluster.read();
+    let most = if long { 10_000 } else { 2_500 };
+    let after = if early { 1000 } else { rng.between(1000, most) };
+    thread::sleep(Duration::from_millis(after).saturating_sub(stopped.elapsed()));
+    if !early {
+        cluster.read();
+    }
     let continued = now();
     old.signal(Signal::SIGCONT);
     assert!(!old.end(), "a relay that was replaced ends well");
     match early {
-        true => cluster.recovered("takeover, the old one soon back", since),
+        true => cluster.settled("takeover, the old one soon back", since),
         false => cluster.recovered("the old one back", continued),
     }
 }

@@ -149,7 +149,8 @@ impl Fleet {
         for (at, (name, nodes)) in hosts.iter().enumerate() {
             let address = net.address(at);
             config += &format!(
-                "[[host]]\nname = \"{name}\"\nrelay = [\"tcp://{address}:7000\"]\nnodes = {nodes:?}\n"
+                "[[host]]\nname = \"{name}\"\nrelay = [\"tcp://{address}:7000\"]\n\
+                 nodes = {nodes:?}\n"
             );
         }
         fs::write(folder.join("cluster.toml"), config + more).unwrap();
@@ -204,6 +205,21 @@ impl Fleet {
         let agent = &mut self.agents[at];
         (agent.run, agent.log) = (run, log);
         agent.instances += 1;
+    }
+
+    /// How often relays of a host have said that.
+    pub fn count_errors(&self, host: usize, what: &str) -> usize {
+        let path = self.folder.join(format!("relay-{}.err", self.net.name(host)));
+        fs::read_to_string(path).unwrap_or_default().matches(what).count()
+    }
+
+    /// Waits until they have said it more than so often.
+    pub fn wait_for_error(&self, host: usize, what: &str, often: usize) {
+        let until = Instant::now() + PATIENCE;
+        while self.count_errors(host, what) <= often {
+            assert!(Instant::now() < until, "no relay of host {host} says: {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// What relays and processes wrote on stderr, to be printed when something is wrong.

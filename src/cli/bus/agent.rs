@@ -99,6 +99,8 @@ struct Agent {
     numbers: RefCell<BTreeMap<(String, u16), u64>>,
     heard: RefCell<BTreeMap<(String, u16), Heard>>,
     log: Option<RefCell<File>>,
+    /// What was accepted and is not in the log yet: in the turn before, and since.
+    accepted: RefCell<[Vec<u8>; 2]>,
     stopping: Cell<bool>,
     payload: RefCell<Vec<u8>>,
 }
@@ -126,6 +128,7 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
         numbers: RefCell::default(),
         heard: RefCell::default(),
         log,
+        accepted: RefCell::default(),
         stopping: Cell::new(false),
         payload: RefCell::new(vec![0; 1 << 20]),
     });
@@ -137,7 +140,10 @@ pub fn run(config: &Config, asked: &Asked) -> Result<()> {
     let writes = Rc::clone(&agent);
     bus.on_writable(move |_, _| writes.send());
     let paces = Rc::clone(&agent);
-    base.every(STEP, move |_| paces.send());
+    base.every(STEP, move |_| {
+        paces.write_accepted();
+        paces.send();
+    });
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("stdin")?;
     let orders = base.from_fd(stdin).context("stdin")?;
     agent.obey(&base, &orders);
@@ -295,9 +301,11 @@ impl Agent {
         self.write_down(b'<', number, stream, message.chan(), message.from());
     }
 
-    /// Writes a message into the log, at once.
+    /// Writes a message into the log: one that was consumed at once.
     fn write_down(&self, way: u8, number: u64, stream: (u64, u32), chan: u16, peer: &str) {
-        let Some(log) = &self.log else { return };
+        if self.log.is_none() {
+            return;
+        }
         let mut record = [0; LOG_BYTES];
         record[..8].copy_from_slice(&number.to_le_bytes());
         record[8..16].copy_from_slice(&stream.0.to_le_bytes());
@@ -307,9 +315,28 @@ impl Agent {
         record[30] = way;
         let n = peer.len().min(LOG_BYTES - 31);
         record[31..31 + n].copy_from_slice(&peer.as_bytes()[..n]);
-        if let Err(error) = log.borrow_mut().write_all(&record) {
+        match way {
+            b'<' => self.write_log(&record),
+            _ => self.accepted.borrow_mut()[1].extend_from_slice(&record),
+        }
+    }
+
+    fn write_log(&self, records: &[u8]) {
+        let Some(log) = &self.log else { return };
+        if let Err(error) = log.borrow_mut().write_all(records) {
             say(&format!("error log: {error}"));
         }
+    }
+
+    /// Writes down what was accepted before the last turn: the bus publishes at the end of a turn,
+    /// and what is in the log is to be safe from the death of this process.
+    fn write_accepted(&self) {
+        let [old, new] = &mut *self.accepted.borrow_mut();
+        if !old.is_empty() {
+            self.write_log(old);
+        }
+        std::mem::swap(old, new);
+        new.clear();
     }
 
     fn tell_peer(&self, event: &PeerEvent) {
@@ -317,9 +344,8 @@ impl Agent {
             // The next message begins the next stream.
             let numbers = self.numbers.borrow();
             let next = numbers.get(&(node.to_string(), *chan)).copied().unwrap_or(1);
-            return say(&format!(
-                "peer {node} {chan} gone {epoch} first {first} exact {exact} sent {sent} next {next}"
-            ));
+            let what = format!("first {first} exact {exact} sent {sent} next {next}");
+            return say(&format!("peer {node} {chan} gone {epoch} {what}"));
         }
         tell_peer(event);
     }

@@ -295,7 +295,7 @@ impl Host {
         let within = match self.rtt {
             _ if patient => policy.handshake_max,
             Some(rtt) => (rtt * DIAL_ROUND_TRIPS).max(policy.dial_min).min(policy.dial_max),
-            // One that was swallowed is soon tried again; who is far has more time from the second on.
+            // What was swallowed is soon tried again; who is far has more time then.
             None => {
                 let tries = self.trouble.map_or(0, |trouble| trouble.tries.min(8));
                 (policy.dial_min * (1 << tries)).min(policy.dial_max)
