@@ -146,7 +146,9 @@ impl World {
         self.log(|| format!("process {number} dies"));
         self.end_process(process);
         self.current[node] = None;
-        self.soon(1_500_000, Later::StartProcess(node));
+        // Not before its relay has heard of its end: it would find its name in use.
+        let at = self.now + 100_000 + self.rng.below(1_500_000);
+        self.at(at, Later::StartProcess(node));
     }
 
     fn end_process(&mut self, process: usize) {
@@ -158,7 +160,7 @@ impl World {
     }
 
     pub fn start_process(&mut self, node: usize) {
-        if self.current[node].is_some() {
+        if self.over || self.current[node].is_some() {
             return;
         }
         let number = self.processes.len() as u32;
@@ -354,7 +356,8 @@ impl World {
             self.end_process(process);
             if !self.over {
                 self.current[node] = None;
-                self.soon(300_000, Later::StartProcess(node));
+                let at = self.now + 100_000 + self.rng.below(300_000);
+                self.at(at, Later::StartProcess(node));
             }
             return;
         }
