@@ -138,6 +138,11 @@ impl Rings {
         self.attached.take();
     }
 
+    /// Whether there are rings beside ours.
+    pub fn has_attached(&self) -> bool {
+        !self.attached.borrow().is_empty()
+    }
+
     /// Whether one of the rings beside ours says yes. All of them are asked.
     pub fn any_attached(&self, ask: impl Fn(&dyn Attached) -> bool) -> bool {
         let (mut at, mut any) = (0, false);

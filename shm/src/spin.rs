@@ -165,8 +165,11 @@ impl Shm {
             let open = self.get(self.hot[at]).and_then(|link| link.open.as_ref());
             open.is_some_and(|open| {
                 let rings = &open.rings;
-                rings.tx.try_borrow().is_ok_and(|tx| tx.is_near())
-                    || rings.any_attached(|rings| rings.is_near())
+                match rings.has_attached() {
+                    // The link's own rings only ring, and say nothing of where the peer is now.
+                    true => rings.any_attached(|rings| rings.is_near()),
+                    false => rings.tx.try_borrow().is_ok_and(|tx| tx.is_near()),
+                }
             })
         })
     }

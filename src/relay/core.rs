@@ -194,6 +194,8 @@ pub struct Core {
     dirty: Vec<Key>,
     /// Far ends whose reader may have given room back.
     consumed: Vec<Key>,
+    /// When acknowledgements that wait for company go alone.
+    ack_at: Option<Instant>,
     /// Links that something was written to.
     touched: Vec<Key>,
     /// Who is to be rung at the end of the turn.
@@ -256,6 +258,7 @@ impl Core {
             probes: probe::Probes::default(),
             dirty: Vec::new(),
             consumed: Vec::new(),
+            ack_at: None,
             touched: Vec::new(),
             bells: Vec::new(),
             out: VecDeque::new(),

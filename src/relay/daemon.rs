@@ -87,6 +87,8 @@ pub(crate) struct Inner {
     clock: Clock,
     /// A turn of the machine is due.
     queued: Cell<bool>,
+    /// It is by a timer.
+    alarmed: Cell<bool>,
     ending: Cell<bool>,
     reloads: Cell<u64>,
     lock: RefCell<Option<Lock>>,
@@ -138,6 +140,7 @@ impl Relay {
             config: RefCell::new(None),
             clock,
             queued: Cell::new(false),
+            alarmed: Cell::new(false),
             ending: Cell::new(false),
             reloads: Cell::new(0),
             lock: RefCell::new(None),
@@ -182,6 +185,19 @@ impl Inner {
         self.obey();
         if more {
             self.kick();
+        }
+        let due = self.core.borrow().next_deadline();
+        if let Some(due) = due
+            && !self.alarmed.replace(true)
+        {
+            let inner = Rc::downgrade(self);
+            let after = due.saturating_duration_since(now.instant);
+            self.base.once(after, move |_| {
+                if let Some(inner) = inner.upgrade() {
+                    inner.alarmed.set(false);
+                    inner.kick();
+                }
+            });
         }
     }
 

@@ -56,10 +56,14 @@ pub struct Far {
     /// Bytes received in this binding, and how many may be.
     pub received: u64,
     pub limit: u64,
+    /// Of those, acknowledged.
+    pub acked_bytes: u64,
     /// What the last ACK said.
     pub told: (u32, u64, u32),
     pub expired: u32,
     pub dirty: bool,
+    /// Stands in its link's list of those who are owed an acknowledgement.
+    pub owed: bool,
     /// It is to be looked at for what was consumed.
     pub watched: bool,
     /// The receiver has died: its epoch, the first record that it had not consumed, whether that is
@@ -180,9 +184,11 @@ impl Core {
             last: 0,
             received: 0,
             limit: 0,
+            acked_bytes: 0,
             told: (0, 0, 0),
             expired: 0,
             dirty: false,
+            owed: false,
             watched: false,
             gone: None,
         });
@@ -242,6 +248,7 @@ impl Core {
         crash::here(Point::StoredLooked);
         let Ok(room) = ring.writer.room() else { return self.spoiled(key) };
         (far.last, far.received, far.limit) = (stored, 0, u64::from(room));
+        far.acked_bytes = 0;
         (far.bound, far.resumed) = (true, true);
         // Whoever sends to this receiver knows that the one before has died.
         far.gone = None;

@@ -44,6 +44,8 @@ pub struct Link {
     ready: [VecDeque<Key>; PRIORITIES],
     turns: u32,
     pub touched: bool,
+    /// Channels whose sender is owed an acknowledgement.
+    pub owed: Vec<Key>,
 }
 
 impl Link {
@@ -60,6 +62,7 @@ impl Link {
             ready: Default::default(),
             turns: 0,
             touched: false,
+            owed: Vec::new(),
         }
     }
 

@@ -4,6 +4,8 @@
 //! `sent`, then the bytes.
 
 use ringlane_api::mutant::{self, Mutant};
+use std::time::Instant;
+
 use ringlane_api::slab::Key;
 
 use crate::bus::local::Class;
@@ -37,6 +39,7 @@ impl Core {
         while rounds < ROUNDS {
             self.look_at_consumers();
             self.publish_all();
+            self.pay_all();
             self.fill_all();
             self.flush_links();
             let calm = self.dirty.is_empty() && self.touched.is_empty();
@@ -70,7 +73,16 @@ impl Core {
                 let Some(near) = one.next() else { break };
                 self.gulp(near, link);
             }
+            // What is owed goes with it.
+            if self.links.get(link).is_some_and(|one| !one.out.is_empty()) {
+                self.pay(link);
+            }
         }
+    }
+
+    /// When the machine wants a turn, if nothing else gives it one.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.ack_at
     }
 
     /// One channel's turn on its link.

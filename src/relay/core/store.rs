@@ -1,6 +1,8 @@
 //! Records on their way into a receiver's ring, and what is said of them.
 
 use ringlane_api::mutant::{self, Mutant};
+use std::time::Duration;
+
 use ringlane_api::slab::Key;
 
 use crate::bus::local::AckWhen;
@@ -11,6 +13,13 @@ use crate::shm::through::Ended;
 
 use super::far::{Far, SKIP_BYTES};
 use super::{Bell, Core};
+
+/// So long an acknowledgement waits for something that goes the same way: each is a wake of the
+/// other relay, and there is nothing that its sender could do with it at once.
+pub const ACK_WITHIN: Duration = Duration::from_millis(1);
+
+/// What was stored is acknowledged at once when it is so large a part of the ring.
+const ACK_PART: u32 = 16;
 
 impl Core {
     /// Records.
@@ -111,10 +120,51 @@ impl Core {
         match ring.writer.publish() {
             Ok(()) => {
                 self.ring(conn, Bell::Messages);
-                self.acknowledge(key);
+                self.acknowledge_soon(key);
             }
             Err(Ended::Frozen) => self.lost_ring(key),
             Err(_) => self.spoiled(key),
+        }
+    }
+
+    /// Acknowledges what was stored: at once if the sender has little left to send or much to let
+    /// go, else with what else goes over the link, or after [`ACK_WITHIN`].
+    fn acknowledge_soon(&mut self, key: Key) {
+        let now = self.now.instant;
+        let Some(far) = self.fars.get_mut(key) else { return };
+        let (Some((link, _)), Some(ring)) = (far.at, far.ring.as_ref()) else { return };
+        let Some(one) = self.links.get_mut(link) else { return };
+        let (stored, limit) = (far.received - far.acked_bytes, far.told.1);
+        let much = stored >= u64::from(ring.cap / ACK_PART);
+        let little = limit.saturating_sub(far.received) < u64::from(ring.cap / 4);
+        if one.itself || much || little {
+            return self.acknowledge(key);
+        }
+        if !std::mem::replace(&mut far.owed, true) {
+            one.owed.push(key);
+        }
+        self.ack_at.get_or_insert(now + ACK_WITHIN);
+    }
+
+    /// Acknowledges what a link owes.
+    pub(super) fn pay(&mut self, link: Key) {
+        let Some(one) = self.links.get_mut(link) else { return };
+        for key in std::mem::take(&mut one.owed) {
+            let owed = self.fars.get_mut(key).is_some_and(|far| std::mem::take(&mut far.owed));
+            if owed {
+                self.acknowledge(key);
+            }
+        }
+    }
+
+    /// Acknowledges what is owed for long enough.
+    pub(super) fn pay_all(&mut self) {
+        if self.ack_at.is_none_or(|at| at > self.now.instant) {
+            return;
+        }
+        self.ack_at = None;
+        for link in self.links.iter().map(|(key, _)| key).collect::<Vec<_>>() {
+            self.pay(link);
         }
     }
 
@@ -129,6 +179,8 @@ impl Core {
         };
         far.limit = far.limit.max(far.received + u64::from(room));
         far.told = (far.last, far.limit, consumed);
+        far.acked_bytes = far.received;
+        far.owed = false;
         let (stored, limit, expired) = (far.last, far.limit, far.expired);
         self.frame(link, &Frame::Ack { bind, stored, limit, consumed, expired });
         crash::here(Point::AckSaid);

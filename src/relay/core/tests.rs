@@ -115,8 +115,11 @@ impl Pair {
                     moved = true;
                 }
             }
-            if !moved {
+            if !moved && self.relays.iter().all(|relay| relay.core.next_deadline().is_none()) {
                 return;
+            }
+            if !moved {
+                self.now += Duration::from_millis(1);
             }
         }
         panic!("it does not come to rest");
