@@ -19,7 +19,7 @@ pub fn run(data: &[u8]) {
     let (mut at, mut scratch) = (0, Vec::new());
     for piece in bytes.chunks(piece) {
         // Pieces as they come from the kernel: each in memory of its own.
-        input.add_reference(piece.to_vec());
+        input.add_reference(Vec::from(piece));
         loop {
             let found = decoder.next(&mut input);
             match found {

@@ -9,6 +9,7 @@
 //!   port.rs       records of a link, for its user
 //!   spin.rs       looking again before sleep
 //!   record.rs     records in a ring                      bell.rs    who sleeps, whom to ring
+//!   walk.rs       records given back one by one
 //!   ring.rs       a single-producer single-consumer ring of bytes
 //!   through/      rings whose other end a relay has, and which outlive it
 //!   layout.rs     what lies where, what is believed of it
@@ -70,6 +71,8 @@ mod spin;
 mod table;
 #[cfg(not(loom))]
 mod transport;
+#[cfg(not(loom))]
+mod walk;
 
 #[cfg(not(loom))]
 pub use transport::transport;

@@ -26,6 +26,7 @@ use crate::bell::{Bell, News};
 use crate::budget::Share;
 use crate::record::{Borrowed, RecordHeader, Records, Refused, Reservation};
 use crate::ring::{Consumer, Producer, Scribbled};
+use crate::through::Flow;
 
 /// Rings beside those of a link whose peer is the same, so that the link's bells serve them, too:
 /// [`Port::attach`] makes them part of the link. They are treated as its own: what was written is
@@ -296,6 +297,27 @@ impl Port {
             Err(Scribbled) => return Err(self.0.scribbled()),
         }
         drained
+    }
+
+    /// Copies the records that are there into `private`, many at once, and shows them with their
+    /// numbers, `most` at most; each is given back when `each` has returned, so that the peer can
+    /// tell how many were seen to the end. Returns how many were shown.
+    ///
+    /// # Errors
+    /// The peer wrote nonsense; the link fails at the end of the turn.
+    pub fn walk(
+        &self,
+        private: &mut Vec<u8>,
+        most: u32,
+        each: impl FnMut(u32, RecordHeader, &[u8]) -> Flow,
+    ) -> Result<u32, Scribbled> {
+        let walked = Records::new(&mut *self.0.rx.borrow_mut()).walk(private, most, each);
+        match walked {
+            Ok(0) => {}
+            Ok(_) => self.gave_back(),
+            Err(Scribbled) => return Err(self.0.scribbled()),
+        }
+        walked
     }
 
     /// The next record, in place: its payload may change until it is given back, if the peer wants

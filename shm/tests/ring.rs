@@ -13,6 +13,7 @@ use ringlane_shm::layout::{Header, RING_BYTES_MIN, announce};
 use ringlane_shm::map::{Fork, Map};
 use ringlane_shm::record::{MORE, Records, Refused};
 use ringlane_shm::ring::{Consumer, Producer, Published, Scribbled, State};
+use ringlane_shm::through::Flow;
 
 const HEADER: Header = Header { cap: RING_BYTES_MIN, nonce: 1, features: 0 };
 
@@ -134,6 +135,34 @@ proptest! {
         }).unwrap();
         prop_assert!(model.is_empty());
         prop_assert_eq!(records.ring().seq(), producer.published().seq);
+    }
+}
+
+#[test]
+fn records_that_are_walked_are_given_back_one_by_one() {
+    let (map, theirs) = two_maps();
+    let mut producer = Producer::new(Rc::clone(&map), HEADER.lane(0));
+    let mut records = Records::new(Consumer::new(theirs, HEADER.lane(0)));
+    let read = || Published::of(map.u64_at(HEADER.lane(0).head).load(Ordering::Acquire)).seq;
+    let (mut private, mut dice) = (Vec::new(), Dice(11));
+    let (mut sent, mut seen) = (0_u32, 0_u32);
+    while seen < 3000 {
+        while producer.push(1, sent as u16, &vec![sent as u8; dice.below(900) as usize]).is_ok() {
+            sent += 1;
+        }
+        producer.publish();
+        let (most, stop) = (1 + dice.below(20) as u32, dice.below(9) as u32);
+        let (before, mut shown) = (seen, 0);
+        let walked = records.walk(&mut private, most, |seq, header, bytes| {
+            assert_eq!((seq, header.channel), (seen + 1, seen as u16));
+            assert!(bytes.iter().all(|byte| *byte == seen as u8));
+            assert_eq!(read(), seen, "the one that is being seen is not given back");
+            (seen, shown) = (seen + 1, shown + 1);
+            if shown == stop { Flow::Stop } else { Flow::Go }
+        });
+        assert_eq!(walked, Ok(shown));
+        assert_eq!((seen, read()), (before + shown, before + shown));
+        assert!(shown <= most && (stop == 0 || shown <= stop));
     }
 }
 

@@ -25,6 +25,11 @@ mod calls;
 mod groups;
 mod handover;
 mod ins;
+#[cfg(feature = "mutants")]
+mod kept;
+#[cfg(not(feature = "mutants"))]
+#[path = "core/unkept.rs"]
+mod kept;
 mod link;
 mod neighbour;
 mod out;

@@ -417,21 +417,7 @@ impl Neighbour for Link {
         most: u32,
         each: &mut dyn FnMut(u32, RecordHeader, &[u8]) -> Flow,
     ) -> Result<u32, Scribbled> {
-        let mut shown = 0;
-        while shown < most
-            && let Some(record) = self.port.borrow()?
-        {
-            private.resize(record.payload.len(), 0);
-            record.payload.copy_to(0, private);
-            let flow = each(record.seq, record.header, private);
-            self.port.give_back(record);
-            self.port.settle();
-            shown += 1;
-            if flow == Flow::Stop {
-                break;
-            }
-        }
-        Ok(shown)
+        self.port.walk(private, most, each)
     }
 }
 

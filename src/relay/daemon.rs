@@ -228,6 +228,10 @@ impl Inner {
             line => line,
         };
         self.send_line(conn, &line);
+        if let FromRelay::Answer { .. } = line {
+            // To a question, which was all.
+            self.drop_local(conn);
+        }
     }
 }
 

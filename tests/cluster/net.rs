@@ -158,7 +158,10 @@ impl World {
                     let at = self.now + self.latency();
                     self.at(at, Later::Dialled { relay, dial, host });
                 }
-                Effect::GiveUp(_) => {}
+                Effect::GiveUp(dial) => {
+                    let name = self.relay_name(relay);
+                    self.log(|| format!("{name} gives dial {dial} up"));
+                }
                 Effect::Send(wire, bytes) => self.submit(wire, relay, &bytes),
                 Effect::Hangup(wire) => self.close_wire(wire, relay),
                 Effect::Broken(what) => {

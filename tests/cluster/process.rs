@@ -47,7 +47,6 @@ pub enum Heard {
     Said(ConnNo, FromRelay),
     HungUp(ConnNo),
     BellOpen,
-    BellLost,
     Rang(Bell),
     Tick,
     Consume,
@@ -206,7 +205,6 @@ impl Process {
                 self.core.bell_open();
                 self.look |= !crate::mutant::deaf();
             }
-            Heard::BellLost => self.core.bell_lost(),
             Heard::Rang(Bell::Room) => self.core.rang(),
             Heard::Rang(Bell::Messages) => {
                 self.core.rang();

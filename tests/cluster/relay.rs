@@ -79,16 +79,16 @@ pub struct Start {
     pub mutant: mutant::Planted,
 }
 
+/// After so many points, all or only those of a kind, it stops; 0: it does not.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Trap {
+    pub left: u32,
+    pub only: Option<Point>,
+}
+
 pub enum Job {
-    /// After so many points it stops; 0: it does not.
-    Turn {
-        at: Duration,
-        happened: Vec<Happened>,
-        trap: u32,
-    },
-    Go {
-        trap: u32,
-    },
+    Turn { at: Duration, happened: Vec<Happened>, trap: Trap },
+    Go,
     Status,
     Die,
 }
@@ -104,7 +104,7 @@ pub struct Done {
     /// Who is to ring when it has consumed something.
     pub wants: Vec<(Sock, bool)>,
     pub points: u64,
-    pub left: u32,
+    pub trap: Trap,
 }
 
 pub enum Report {
@@ -185,31 +185,31 @@ struct Killed;
 pub struct Baton {
     jobs: Receiver<Job>,
     tell: Sender<Report>,
-    trap: Cell<u32>,
+    trap: Cell<Trap>,
     points: Cell<u64>,
     effects: RefCell<Vec<Effect>>,
 }
 
 impl Baton {
     fn new(jobs: Receiver<Job>, tell: Sender<Report>) -> Baton {
-        let (trap, points, effects) = (Cell::new(0), Cell::new(0), RefCell::default());
+        let (trap, points, effects) = (Cell::default(), Cell::new(0), RefCell::default());
         Baton { jobs, tell, trap, points, effects }
     }
 
     fn pass(&self, point: Step) {
         self.points.set(self.points.get() + 1);
-        match self.trap.get() {
-            0 => {}
-            1 => {
-                self.trap.set(0);
-                let effects = self.effects.take();
-                let _ = self.tell.send(Report::At(point, effects));
-                match self.jobs.recv() {
-                    Ok(Job::Go { trap }) => self.trap.set(trap),
-                    _ => resume_unwind(Box::new(Killed)),
-                }
+        let trap = self.trap.get();
+        if trap.left == 0 || trap.only.is_some_and(|only| point != Step::Stored(only)) {
+            return;
+        }
+        self.trap.set(Trap { left: trap.left - 1, ..trap });
+        if trap.left == 1 {
+            let effects = self.effects.take();
+            let _ = self.tell.send(Report::At(point, effects));
+            match self.jobs.recv() {
+                Ok(Job::Go) => {}
+                _ => resume_unwind(Box::new(Killed)),
             }
-            left => self.trap.set(left - 1),
         }
     }
 
@@ -237,14 +237,14 @@ fn serve(baton: &Rc<Baton>, start: &Start) {
                 let mut done = driver.turn(at, happened);
                 done.effects = baton.effects.take();
                 done.points = baton.points.take();
-                done.left = baton.trap.take();
+                done.trap = baton.trap.take();
                 let _ = baton.tell.send(Report::Done(done));
             }
             Job::Status => {
                 let status = Report::Status(Box::new(driver.status()));
                 let _ = baton.tell.send(status);
             }
-            Job::Go { .. } => {}
+            Job::Go => {}
             Job::Die => return,
         }
     }

@@ -1,7 +1,9 @@
 //! Faults: who is killed, stopped, cut off, and who comes back.
 
+use ringlane::shm::crash::Point;
+
 use crate::process::{Heard, Process};
-use crate::relay::{Happened, Job, Wire};
+use crate::relay::{Happened, Job, Trap, Wire};
 use crate::tally::Fault;
 use crate::world::{Later, SLOTS, Stand, Then, World};
 
@@ -9,10 +11,10 @@ impl World {
     /// Whether a relay stops in its next turns, and what becomes of it.
     pub fn set_trap(&mut self, relay: usize) {
         if self.calm {
-            self.relays[relay].trap = 0;
+            self.relays[relay].trap = Trap::default();
             return;
         }
-        if self.relays[relay].trap > 0 {
+        if self.relays[relay].trap.left > 0 {
             return;
         }
         let then = if self.rng.chance(self.plan.kills_at) {
@@ -23,8 +25,19 @@ impl World {
         } else {
             return;
         };
-        let trap = 1 + self.rng.below(30) as u32;
-        (self.relays[relay].trap, self.relays[relay].then) = (trap, then);
+        self.lay_trap(relay, then, 30);
+    }
+
+    /// It stops at one of the next points, or at one of the next of a kind.
+    fn lay_trap(&mut self, relay: usize, then: Then, within: u64) {
+        let through = [Point::RunTaken, Point::SentMarked, Point::AckedMarked, Point::RunWritten];
+        let kinds = [&through[..], &[Point::Published], &Point::RELAY[..]].concat();
+        let only = self.rng.chance(600);
+        let only = only.then(|| kinds[self.rng.below(kinds.len() as u64) as usize]);
+        let within = if only.is_some() { 4 } else { within };
+        let left = 1 + self.rng.below(within) as u32;
+        self.relays[relay].trap = Trap { left, only };
+        self.relays[relay].then = then;
     }
 
     /// A relay has run into its trap.
@@ -84,7 +97,7 @@ impl World {
         }
         self.relays[relay].due = false;
         if amid {
-            let report = self.relays[relay].thread.run(Job::Go { trap: 0 });
+            let report = self.relays[relay].thread.run(Job::Go);
             self.hear(relay, report);
         }
         self.schedule_turn(relay);
@@ -133,7 +146,9 @@ impl World {
         self.log(|| format!("process {number} dies"));
         self.end_process(process);
         self.current[node] = None;
-        self.soon(1_500_000, Later::StartProcess(node));
+        // Not before its relay has heard of its end: it would find its name in use.
+        let at = self.now + 100_000 + self.rng.below(1_500_000);
+        self.at(at, Later::StartProcess(node));
     }
 
     fn end_process(&mut self, process: usize) {
@@ -145,7 +160,7 @@ impl World {
     }
 
     pub fn start_process(&mut self, node: usize) {
-        if self.current[node].is_some() {
+        if self.over || self.current[node].is_some() {
             return;
         }
         let number = self.processes.len() as u32;
@@ -207,9 +222,7 @@ impl World {
             }
             (6..9, Some(relay), _) => {
                 let micros = 1_000_000 + self.rng.below(4_000_000);
-                let then = Then::Stopped(micros);
-                let trap = 1 + self.rng.below(60) as u32;
-                (self.relays[relay].trap, self.relays[relay].then) = (trap, then);
+                self.lay_trap(relay, Then::Stopped(micros), 60);
             }
             (9..11, ..) => self.cut_link(),
             (11, ..) => self.partition(),
@@ -279,7 +292,7 @@ impl World {
             self.heal(a, b);
         }
         for relay in 0..self.relays.len() {
-            self.relays[relay].trap = 0;
+            self.relays[relay].trap = Trap::default();
             if matches!(self.relays[relay].stand, Stand::Stopped { .. }) {
                 self.go(relay);
             }
@@ -343,7 +356,8 @@ impl World {
             self.end_process(process);
             if !self.over {
                 self.current[node] = None;
-                self.soon(300_000, Later::StartProcess(node));
+                let at = self.now + 100_000 + self.rng.below(300_000);
+                self.at(at, Later::StartProcess(node));
             }
             return;
         }

@@ -11,7 +11,7 @@ use crate::mutant;
 use crate::net::{Socket, WireState};
 use crate::plan::Plan;
 use crate::process::{Heard, Process};
-use crate::relay::{Happened, Report, Sock, Start, Thread, Wire};
+use crate::relay::{Happened, Report, Sock, Start, Thread, Trap, Wire};
 use crate::tally::{Fault, Tally};
 
 /// Sockets of a host at which relays listen: the relay's own, and those of its successors.
@@ -39,8 +39,8 @@ pub struct Relay {
     pub due: bool,
     /// The time of a tick that is on its way.
     pub tick_at: Option<u64>,
-    /// Points until it stops.
-    pub trap: u32,
+    /// Where it stops.
+    pub trap: Trap,
     /// It is killed there, or stands still for so long.
     pub then: Then,
     /// Another one was started over it.
@@ -262,7 +262,7 @@ impl World {
         match report {
             Report::Done(done) => {
                 self.tally.points += done.points;
-                self.relays[relay].trap = done.left;
+                self.relays[relay].trap = done.trap;
                 self.effects(relay, done.effects);
                 for (sock, wants) in done.wants {
                     if let Some(socket) = self.socks.get_mut(&sock) {
@@ -321,7 +321,7 @@ impl World {
             inbox: Vec::new(),
             due: false,
             tick_at: None,
-            trap: 0,
+            trap: Trap::default(),
             then: Then::Killed,
             replaced: false,
         });

@@ -11,9 +11,9 @@ use crate::record::{RECORD_HEADER_BYTES, RecordHeader, Records, Refused, Reserva
 use crate::ring::{Consumer, Producer, is_near};
 use crate::sync::{Ordering, Shared};
 
-/// Bytes of payload that one record of an outlet may have, where its ring is large enough; longer
-/// messages go in pieces, so that a frame of a relay holds any of them.
-pub const RECORD_BYTES_MAX: u32 = 64 << 10;
+/// Bytes of payload that one record of an outlet may have, where a quarter of its ring is more;
+/// longer messages go in pieces, so that a frame of a relay, 1 MiB, holds any record.
+pub const RECORD_BYTES_MAX: u32 = (1 << 20) - RECORD_HEADER_BYTES;
 
 /// Control pages of earlier attachments that are kept mapped, to read what relays that were let go
 /// may still say of what has left.

@@ -6,6 +6,7 @@ use ringlane_api::slab::Key;
 
 use super::Core;
 use super::ins::{STREAMS_MAX, Source};
+use super::kept;
 use super::out::{Out, Way};
 use crate::bus::local::{Place, Said, ToRelay};
 use crate::bus::memory::Memory;
@@ -190,52 +191,4 @@ fn attached(
         ring: outlet.capacity(),
     };
     Ok(Some(Said { line, fds: vec![data, control.fd] }))
-}
-
-/// For a planted bug: segments as they were made, to be handed over once more.
-#[cfg(feature = "mutants")]
-pub(super) mod kept {
-    use std::cell::RefCell;
-    use std::collections::HashMap;
-    use std::os::fd::OwnedFd;
-
-    use ringlane_api::mutant::{Mutant, on};
-
-    use crate::bus::memory::Made;
-    use crate::shm::through::{Inlet, mutant};
-
-    thread_local! {
-        static KEPT: RefCell<HashMap<u64, OwnedFd>> = RefCell::default();
-    }
-
-    pub fn keep(made: &Made) {
-        if on(Mutant::BusSegmentKept)
-            && let Ok(fd) = made.fd.try_clone()
-        {
-            KEPT.with_borrow_mut(|kept| kept.insert(made.map.file(), fd));
-        }
-    }
-
-    pub fn again(inlet: &mut Inlet) -> Option<OwnedFd> {
-        if !on(Mutant::BusSegmentKept) {
-            return None;
-        }
-        let file = mutant::thaw(inlet);
-        KEPT.with_borrow(|kept| kept.get(&file)?.try_clone().ok())
-    }
-}
-
-/// No bug is planted.
-#[cfg(not(feature = "mutants"))]
-pub(super) mod kept {
-    use std::os::fd::OwnedFd;
-
-    use crate::bus::memory::Made;
-    use crate::shm::through::Inlet;
-
-    pub fn keep(_: &Made) {}
-
-    pub fn again(_: &mut Inlet) -> Option<OwnedFd> {
-        None
-    }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use ringlane_api::slab::Key;
 
 use super::assembly::{Assembly, Budget, Piece};
-use super::handover::kept;
+use super::kept;
 use super::neighbour::Neighbour;
 use super::{Core, Event, kind};
 use crate::bus::event::{InCounts, InStatus, PeerEvent};

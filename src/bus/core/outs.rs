@@ -161,16 +161,17 @@ impl Core {
 
     /// The channel to a node, made if there is none.
     pub(super) fn out_of(&mut self, to: &str, chan: u16) -> Result<Key, BusError> {
-        let bare = to.split('@').next().unwrap_or_default();
+        let bare = || to.split('@').next().unwrap_or_default();
         // Mostly it is the one of the message before.
         if let Some(key) = self.last_out
             && let Some(out) = self.outs.get(key)
             && out.chan == chan
-            && *out.node == *bare
+            && (*out.node == *to || *out.node == *bare())
             && out.is_open()
         {
             return Ok(key);
         }
+        let bare = bare();
         let found = self.out_names.get(bare).and_then(|list| list.iter().find(|at| at.0 == chan));
         if let Some((_, key)) = found {
             let key = *key;

@@ -8,12 +8,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use ringlane::bus::local::{FromRelay, Question, ToRelay, decode, encode};
 use ringlane::{BevEvent, Bufferevent, Eol, EventBase, READ};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::find::Place;
+use super::find::{self, Place};
 
 /// A relay that says nothing for so long hangs. It waits for an answer to a probe for 10 s itself.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -22,10 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(12);
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 fn connect(socket: &str) -> io::Result<UnixStream> {
-    match socket.strip_prefix('@') {
-        Some(name) => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?),
-        None => UnixStream::connect(socket),
+    let Some(name) = socket.strip_prefix('@') else { return UnixStream::connect(socket) };
+    let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    if let Some(owner) = find::owner(socket) {
+        // Anybody can take such a name.
+        let uid = getsockopt(&stream, PeerCredentials)?.uid();
+        if uid != owner && uid != 0 {
+            let what = format!("it is a process of uid {uid}, not a relay of uid {owner}");
+            return Err(io::Error::other(what));
+        }
     }
+    Ok(stream)
 }
 
 /// Whether somebody listens there.

@@ -134,7 +134,8 @@ fn of_host(host: &str, found: &[Place]) -> Result<Place> {
             other.socket()
         ),
         (None, _) if found.is_empty() => bail!(
-            "no relay of host {host} runs here; start it: ringlane relay --config FILE --host {host}"
+            "no relay of host {host} runs here; start it: ringlane relay --config FILE --host \
+             {host}"
         ),
         (None, _) => bail!("no relay of host {host} runs here; there are {}", list(found)),
     }
@@ -169,6 +170,11 @@ fn sorted(sockets: &[String], uid: u32) -> Vec<Place> {
         known.number = known.number.max(number);
     }
     places.into_values().collect()
+}
+
+/// The user whose relay has a name that anybody could take.
+pub fn owner(socket: &str) -> Option<u32> {
+    socket.strip_prefix(ABSTRACT)?.split_once('-')?.0.parse().ok()
 }
 
 /// Host, usual name and number of a relay's socket.

@@ -126,7 +126,10 @@ pub fn run(config: &Config, load: &Load<'_>) -> Result<()> {
 /// Starts DST on this machine.
 fn start(dst: &str) -> Result<Answering> {
     let place = At::default().relay_of(dst).with_context(|| {
-        format!("{dst} lives elsewhere? start `ringlane recv {dst} --echo --quiet` there, and say --connect")
+        format!(
+            "{dst} lives elsewhere? start `ringlane recv {dst} --echo --quiet` there, and say \
+             --connect"
+        )
     })?;
     let child = Command::new(this_program()?)
         .args(["recv", dst, "--echo", "--quiet", "--socket", &place.usual])

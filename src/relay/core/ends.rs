@@ -12,6 +12,32 @@ use super::near::{AGAIN, Stand};
 use super::{Core, Note};
 
 impl Core {
+    /// A closing channel has been acknowledged to its end: says so.
+    pub(super) fn finish(&mut self, key: Key) {
+        let Some(near) = self.nears.get_mut(key) else { return };
+        if !near.closing || near.stand != Stand::Bound || near.has_more() {
+            return;
+        }
+        let Some((link, bind)) = near.at else { return };
+        let Ok(written) = near.reader.written() else { return };
+        if near.acked() != written {
+            // It may have been written between the two looks.
+            return self.ready(key);
+        }
+        near.stand = Stand::Ending;
+        self.frame(link, &Frame::Fin { bind, last: written });
+    }
+
+    /// The receiver is told that no more comes.
+    pub(super) fn closed(&mut self, key: Key) {
+        let Some(near) = self.nears.get(key) else { return };
+        let (conn, id) = (near.conn, near.id);
+        self.remove_near(key);
+        if let Some(conn) = conn {
+            self.say(conn, FromRelay::Closed { id });
+        }
+    }
+
     /// The receiver waits for something.
     pub(super) fn pending(&mut self, key: Key, why: String) {
         let Some(near) = self.nears.get(key) else { return };

@@ -77,8 +77,6 @@ pub struct Ring {
     pub map: Rc<Map>,
     pub charged: (u32, u64),
     pub cap: u32,
-    /// What it had consumed when that was asked last.
-    pub seen: u32,
 }
 
 /// What comes with [`Segment`](crate::bus::local::ToRelay::Segment).
@@ -324,7 +322,7 @@ impl Core {
                 return Err(why);
             }
         };
-        let ring = Ring { conn, epoch: epoch_d, att, writer, map, charged, cap, seen: 0 };
+        let ring = Ring { conn, epoch: epoch_d, att, writer, map, charged, cap };
         self.take_ring(key, ring, epoch, nonce);
         // Whoever sent before us has to find us.
         if let Some(host) =

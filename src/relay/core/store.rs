@@ -5,10 +5,11 @@ use ringlane_api::slab::Key;
 
 use crate::bus::local::AckWhen;
 use crate::frame::{Body, Frame};
+use crate::shm::Scribbled;
 use crate::shm::crash::{self, Point};
 use crate::shm::through::Ended;
 
-use super::far::SKIP_BYTES;
+use super::far::{Far, SKIP_BYTES};
 use super::{Bell, Core};
 
 impl Core {
@@ -138,32 +139,17 @@ impl Core {
         for key in std::mem::take(&mut self.consumed) {
             let Some(far) = self.fars.get_mut(key) else { continue };
             far.watched = false;
-            let (Some(ring), true) = (far.ring.as_mut(), far.bound && !far.dirty) else { continue };
-            let (Ok(room), Ok(consumed)) = (ring.writer.room(), ring.writer.consumed()) else {
-                self.spoiled(key);
-                continue;
-            };
-            let limit = far.limit.max(far.received + u64::from(room));
-            let more = limit - far.told.1 >= u64::from(ring.cap / 8);
-            let dry = far.told.1 - far.received < u64::from(ring.cap / 4) && limit > far.told.1;
-            let heard = far.terms.ack == AckWhen::Consumed && consumed != far.told.2;
-            if more || dry || heard {
-                self.acknowledge(key);
+            match owes(far) {
+                Ok(true) => self.acknowledge(key),
+                Ok(false) => {}
+                Err(Scribbled) => self.spoiled(key),
             }
         }
     }
 
-    /// Whether a receiver that is waited for has consumed something.
+    /// Whether a receiver that is waited for has consumed so much that it is to be told.
     pub(super) fn has_consumed(&mut self, key: Key) -> bool {
-        if !self.wants_room(key) {
-            return false;
-        }
-        let Some(far) = self.fars.get_mut(key) else { return false };
-        let told = far.told.2;
-        let Some(ring) = far.ring.as_mut() else { return false };
-        ring.writer.consumed().is_ok_and(|consumed| {
-            consumed != std::mem::replace(&mut ring.seen, consumed) && consumed != told
-        })
+        self.wants_room(key) && self.fars.get_mut(key).is_some_and(|far| owes(far) != Ok(false))
     }
 
     /// Whether the receiver at a connection is to ring when it has consumed something.
@@ -173,4 +159,17 @@ impl Core {
         let dry = far.limit - far.received < u64::from(ring.cap / 2);
         dry || far.terms.ack == AckWhen::Consumed && far.told.2 != far.last
     }
+}
+
+/// Whether the sender is to be told what its receiver has consumed: an eighth of the ring, or
+/// anything if it has little left to send, or wants to know of each.
+fn owes(far: &mut Far) -> Result<bool, Scribbled> {
+    let (Some(ring), true) = (far.ring.as_mut(), far.bound && !far.dirty) else { return Ok(false) };
+    let (room, consumed) = (ring.writer.room()?, ring.writer.consumed()?);
+    let (cap, (_, told_limit, told_consumed)) = (u64::from(ring.cap), far.told);
+    let limit = far.limit.max(far.received + u64::from(room));
+    let more = limit - told_limit >= cap / 8;
+    let dry = told_limit - far.received < cap / 4 && limit > told_limit;
+    let heard = far.terms.ack == AckWhen::Consumed && consumed != told_consumed;
+    Ok(more || dry || heard)
 }

@@ -209,7 +209,11 @@ impl Inner {
         if !is_request(said) {
             return false;
         }
-        let answer = match self.may_ask(conn) {
+        if wish(said) == Wish::Unfinished {
+            return true;
+        }
+        let may = self.begins_to_ask(conn).and_then(|()| self.may_ask(conn));
+        let answer = match may {
             Ok(()) => self.answer_request(said),
             Err(why) => Some(response("403 Forbidden", PLAIN, &format!("{why}\n"), true)),
         };

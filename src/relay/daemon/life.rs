@@ -40,7 +40,7 @@ impl Relay {
                 _ => base.stop(),
             })?;
         }
-        self.0.config.replace(Some(config.to_path_buf()));
+        self.reload_from(config);
         let inner = Rc::downgrade(&self.0);
         self.0.base.on_signal(Signal::SIGHUP, move |_| {
             if let Some(inner) = inner.upgrade() {
@@ -49,6 +49,11 @@ impl Relay {
             }
         })?;
         Ok(())
+    }
+
+    /// Where it reads its configuration again when an operator asks it to through its socket.
+    pub fn reload_from(&self, config: &Path) {
+        self.0.config.replace(Some(config.to_path_buf()));
     }
 
     /// Holds the lock of its host, and ends when another relay has taken over.

@@ -1,5 +1,7 @@
 //! Other relays: who dials, who is there, which link is used.
 
+mod words;
+
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,10 +11,11 @@ use crate::frame::{Frame, Leave};
 use crate::relay::aged::Limits;
 use crate::relay::core::{LinkId as CoreLink, Now};
 use crate::relay::handshake::{self, Handshake, Identity, Refused, Step, random};
-use crate::relay::lobby::{Guest, House, Lobby};
-use crate::relay::routes::{Closing, HostId, LinkId, Loss, Peer, Policy, RouteOut, Routes, Source};
+use crate::relay::lobby::{Guest, Lobby};
+use crate::relay::routes::{HostId, LinkId, Loss, Peer, RouteOut, Routes, Source};
 use crate::{BevEvent, Bufferevent, Error, LinkOptions, ListenOptions, Listener, READ, Result};
 
+use self::words::{house, leave_of, policy};
 use super::socket::patiently;
 use super::tls::{Certificates, Shield};
 use super::{Inner, Moved};
@@ -138,36 +141,6 @@ impl Links {
 
     fn host_name(&self, host: HostId) -> Option<String> {
         self.routes.route(host).map(|route| route.name.to_string())
-    }
-}
-
-fn policy(cluster: &Cluster) -> Policy {
-    let links = &cluster.links;
-    let mut policy = Policy::default();
-    policy.ping_every = links.ping;
-    policy.dead_after = links.dead_after;
-    policy.again_every = links.redial;
-    policy.again_for = links.redial_for;
-    policy.backoff_max = links.redial_max;
-    policy.handshake_max = links.handshake.min(policy.handshake_max);
-    policy.idle_max = cluster.ageing.idle_link;
-    policy
-}
-
-fn house(cluster: &Cluster) -> House {
-    House {
-        guests_max: cluster.limits.handshakes as usize,
-        per_source_max: cluster.limits.handshakes_per_peer as usize,
-        time: cluster.links.handshake,
-    }
-}
-
-fn leave_of(why: Closing) -> Leave {
-    match why {
-        Closing::Duplicate | Closing::Superseded => Leave::Doubled,
-        Closing::Idle => Leave::Idle,
-        Closing::Retired => Leave::Removed,
-        _ => Leave::Silent,
     }
 }
 

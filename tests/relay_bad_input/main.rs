@@ -8,6 +8,7 @@
 
 mod fds;
 mod frames;
+mod limits;
 mod lines;
 mod pair;
 mod relay_peer;

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, mpsc};
 use std::thread::{JoinHandle, sleep, spawn};
@@ -66,6 +66,11 @@ pub struct World {
     dir: PathBuf,
 }
 
+/// The file of a world.
+pub fn config(dir: &Path) -> PathBuf {
+    dir.join("cluster.toml")
+}
+
 /// Ports that are free now.
 fn ports() -> [u16; 3] {
     let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
@@ -78,7 +83,7 @@ impl World {
     }
 
     /// One whose configuration has more in it, and whose folder was furnished.
-    pub fn with(scheme: &str, more: &str, furnish: impl FnOnce(&PathBuf)) -> World {
+    pub fn with(scheme: &str, more: &str, furnish: impl FnOnce(&Path)) -> World {
         static TIMES: AtomicU32 = AtomicU32::new(0);
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
@@ -122,7 +127,7 @@ ring = "64KiB"
 {more}
 "#
         );
-        let config = dir.join("cluster.toml");
+        let config = config(&dir);
         fs::write(&config, text).unwrap();
         let sockets = ["a", "b"].map(|host| format!("unix://@ringlane-{name}-{host}"));
         let over = Arc::new(AtomicBool::new(false));
@@ -132,6 +137,12 @@ ring = "64KiB"
         let world = World { name, ports, sockets, pairs, relays, over, dir };
         world.goes_on();
         world
+    }
+
+    /// Changes the text of its configuration.
+    pub fn rewrite(&self, change: impl FnOnce(String) -> String) {
+        let file = config(&self.dir);
+        fs::write(&file, change(fs::read_to_string(&file).unwrap())).unwrap();
     }
 
     /// A connection to the socket of host a.
@@ -175,9 +186,9 @@ ring = "64KiB"
     }
 }
 
-fn start(config: &PathBuf, host: &str, socket: &str, over: &Arc<AtomicBool>) -> JoinHandle<()> {
+fn start(config: &Path, host: &str, socket: &str, over: &Arc<AtomicBool>) -> JoinHandle<()> {
     let (ready, started) = mpsc::channel();
-    let (config, over) = (config.clone(), Arc::clone(over));
+    let (config, over) = (config.to_path_buf(), Arc::clone(over));
     let options = Options {
         host: host.to_string(),
         socket: socket.to_string(),
@@ -188,7 +199,8 @@ fn start(config: &PathBuf, host: &str, socket: &str, over: &Arc<AtomicBool>) -> 
     let relay = spawn(move || {
         let base = EventBase::new().unwrap();
         let cluster = Cluster::load(&config).expect("the configuration is right");
-        let _relay = Relay::start(&base, cluster, options).expect("it starts");
+        let relay = Relay::start(&base, cluster, options).expect("it starts");
+        relay.reload_from(&config);
         base.every(Duration::from_millis(20), move |timer| {
             if over.load(Ordering::Relaxed) {
                 timer.base().unwrap().stop();
