@@ -148,6 +148,11 @@ impl Core {
     /// Whether the relay still answers.
     fn watch(&mut self) {
         let now = self.now;
+        // For as long as we did not run ourselves nobody could answer us.
+        let late = now.saturating_sub(self.link.ping_at);
+        if late > PING {
+            self.link.heard_at = (self.link.heard_at + late).min(now);
+        }
         let silence = now.saturating_sub(self.link.heard_at);
         if silence >= HUNG {
             return self.lose("the relay has not answered for 3 s", true);
