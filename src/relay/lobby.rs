@@ -34,7 +34,8 @@ struct Waiting<S> {
 /// ```
 /// use ringlane::relay::lobby::{House, Lobby};
 /// # let now = std::time::Instant::now();
-/// let house = House { guests_max: 256, per_source_max: 16, time: std::time::Duration::from_secs(5) };
+/// let time = std::time::Duration::from_secs(5);
+/// let house = House { guests_max: 256, per_source_max: 16, time };
 /// let mut lobby = Lobby::new(house);
 /// let (guest, evicted) = lobby.enter("10.0.0.2", now);
 /// assert!(evicted.is_none());

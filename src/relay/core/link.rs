@@ -142,8 +142,8 @@ impl Core {
         }
     }
 
-    /// Output at which the channels of a link wait: half of what one link may hold, and of its share
-    /// of what all may.
+    /// Output at which the channels of a link wait: half of what one link may hold, and of its
+    /// share of what all may.
     pub(super) fn link_bytes(&self) -> usize {
         let limits = &self.cluster.limits;
         let share = limits.relay_memory / (2 * self.links.len().max(1) as u64);
