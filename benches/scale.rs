@@ -145,8 +145,10 @@ fn config_text(processes: usize, names: usize) -> Result<String> {
     write!(
         text,
         "[cluster]\nname = \"scale\"\nsecret_file = \"secret\"\n\
-         [[host]]\nname = \"a\"\nrelay = [\"unix://@ringlane-scale-{pid}-{names}-a\"]\nnodes = [{}]\n\
-         [[host]]\nname = \"b\"\nrelay = [\"unix://@ringlane-scale-{pid}-{names}-b\"]\nnodes = [{}]\n\
+         [[host]]\nname = \"a\"\nrelay = [\"unix://@ringlane-scale-{pid}-{names}-a\"]\n\
+         nodes = [{}]\n\
+         [[host]]\nname = \"b\"\nrelay = [\"unix://@ringlane-scale-{pid}-{names}-b\"]\n\
+         nodes = [{}]\n\
          [[channel]]\nfrom = \"*\"\nto = \"*\"\npath = \"relay\"\nring = \"64KiB\"\n",
         list("n", processes),
         list("far", names.max(1)),

@@ -47,7 +47,7 @@ impl Process {
             if let Some(port) = process.bell.face::<Port>() {
                 said = port.push(1, 0, &token).is_ok();
             }
-            assert!(since.elapsed() < Duration::from_secs(20), "there is no bell");
+            assert!(since.elapsed() < super::world::PATIENCE, "there is no bell");
         }
         process.ring();
         process.stream.set_nonblocking(true).unwrap();
@@ -248,7 +248,7 @@ fn a_bell_with_a_token_that_is_nobodys_is_taken_down() {
             if let Some(port) = other.face::<Port>().filter(|_| !said) {
                 said = port.push(1, 0, token).is_ok();
             }
-            assert!(since.elapsed() < Duration::from_secs(20), "it stays");
+            assert!(since.elapsed() < super::world::PATIENCE, "it stays");
         }
     }
     super::world::logged("with a token that is nobody's");

@@ -1,17 +1,30 @@
 //! Those who connect, until they have proved who they are.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::relay::handshake::{self, Handshake, Refused, Step};
 use crate::relay::lobby::Guest;
 use crate::{Bufferevent, READ};
 
 use super::Inner;
-use super::links::{Conn, Shaking, nonce, peer_of, vouches};
+use super::links::{Conn, Links, Shaking, nonce, peer_of, vouches};
 
 /// How long a refusal may take to leave.
 const LAST_WORD: Duration = Duration::from_millis(500);
+
+impl Links {
+    /// Who was shown out, in one line a second.
+    pub(super) fn tell_of_guests(&mut self, now: Instant) {
+        let lately = |at: Instant| now.saturating_duration_since(at) < Duration::from_secs(1);
+        if self.turned_away == 0 || self.said_so.is_some_and(lately) {
+            return;
+        }
+        let n = std::mem::take(&mut self.turned_away);
+        log::warn!("{n} connections were closed that had not proved who they are in time");
+        self.said_so = Some(now);
+    }
+}
 
 impl Inner {
     /// Somebody has connected.

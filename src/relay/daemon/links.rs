@@ -4,7 +4,7 @@ mod words;
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::frame::{Frame, Leave};
@@ -35,7 +35,7 @@ pub struct Links {
     links_max: usize,
     /// Guests that were shown out since the log last said so.
     pub turned_away: u32,
-    said_so: Option<Instant>,
+    pub said_so: Option<Instant>,
     pub conns: HashMap<LinkId, Conn>,
     pub guests: HashMap<Guest, Shaking>,
     used: HashMap<CoreLink, LinkId>,
@@ -126,17 +126,6 @@ impl Links {
     pub fn is_full(&self) -> Option<String> {
         let most = self.links_max;
         (self.conns.len() >= most).then(|| format!("limits.links = {most} is reached"))
-    }
-
-    /// Who was shown out, in one line a second.
-    fn tell_of_guests(&mut self, now: Instant) {
-        let lately = |at: Instant| now.saturating_duration_since(at) < Duration::from_secs(1);
-        if self.turned_away == 0 || self.said_so.is_some_and(lately) {
-            return;
-        }
-        let n = std::mem::take(&mut self.turned_away);
-        log::warn!("{n} connections were closed that had not proved who they are in time");
-        self.said_so = Some(now);
     }
 
     fn host_name(&self, host: HostId) -> Option<String> {
