@@ -23,7 +23,7 @@ use crate::bus::local::{FromRelay, Nonce, Terms};
 use crate::frame::{Frame, Open, Unreachable, Waits};
 use crate::shm::crash::{self, Point};
 use crate::shm::map::Map;
-use crate::shm::through::{Ended, InletWriter};
+use crate::shm::through::{Ended, InletWriter, Unfit};
 
 use super::{Channel, Core, Out};
 
@@ -307,15 +307,18 @@ impl Core {
         };
         let charged = self.charge(uid, u64::from(cap))?;
         let map = self.memory.inlet(fd, cap).map_err(|error| format!("the ring: {error}"));
-        let made = map.and_then(|map| {
-            let writer = InletWriter::new(Rc::clone(&map));
-            writer.map_err(|error| format!("the ring: {error}")).map(|writer| (writer, map))
-        });
+        let made = map.map(|map| (InletWriter::new(Rc::clone(&map)), map));
         let (writer, map) = match made {
-            Ok(writer) => writer,
-            Err(why) => {
+            Ok((Ok(writer), map)) => (writer, map),
+            bad => {
                 self.release(charged);
-                return Err(why);
+                return match bad {
+                    // Its owner has lost patience while this line was on its way.
+                    Ok((Err(Unfit::Frozen), _)) => Ok(()),
+                    Ok((Err(unfit), _)) => Err(format!("the ring: {unfit}")),
+                    Ok((Ok(_), _)) => Ok(()),
+                    Err(why) => Err(why),
+                };
             }
         };
         let ring = Ring { conn, epoch: epoch_d, att, writer, map, charged, cap, seen: 0 };
