@@ -90,6 +90,17 @@ impl Core {
         }
     }
 
+    /// The receiver's process is not served any more on that connection; it may come back.
+    pub(super) fn receiver_refused(&mut self, key: Key, conn: Key) {
+        let Some(far) = self.fars.get_mut(key) else { return };
+        if far.asked == Some(conn) {
+            far.asked = None;
+        }
+        if far.ring.as_ref().is_some_and(|ring| ring.conn == conn) {
+            self.lost_ring(key);
+        }
+    }
+
     /// The receiver's process is gone.
     pub(super) fn receiver_left(&mut self, key: Key, conn: Key) {
         let Some(far) = self.fars.get_mut(key) else { return };

@@ -329,7 +329,7 @@ impl Core {
     fn leave(&mut self, conn: Key) {
         let Some(local) = self.locals.get_mut(conn) else { return };
         let (nears, fars) = (std::mem::take(&mut local.nears), std::mem::take(&mut local.fars));
-        let (pid, died) = (local.pid, !local.leaving);
+        let (pid, died, refused) = (local.pid, !local.leaving, local.over);
         if let Some(node) = local.node.take() {
             if self.names.get(&node) == Some(&conn) {
                 self.names.remove(&node);
@@ -338,10 +338,17 @@ impl Core {
         }
         // Receivers first: what it had not consumed is counted before anything else moves.
         for far in fars {
-            self.receiver_left(far, conn);
+            match refused {
+                // It lives, for all that we know: nothing ends.
+                true => self.receiver_refused(far, conn),
+                false => self.receiver_left(far, conn),
+            }
         }
         for near in nears {
-            self.sender_left(near);
+            match refused {
+                true => self.remove_near(near),
+                false => self.sender_left(near),
+            }
         }
         self.forget_introductions(conn);
     }
