@@ -114,7 +114,7 @@ fn scribbler(world: &World, node: &str, places: impl Fn(&mut Dice) -> (bool, usi
             } else {
                 let (data, at) = places(&mut dice);
                 let map = if data { &ring.map } else { &control.map };
-                scribble(map, at % (map.len() - 8) & !7, &mut dice);
+                scribble(map, (at % (map.len() - 8)) & !7, &mut dice);
             }
             if round % 5 == 0 {
                 process.ring();
