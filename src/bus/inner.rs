@@ -15,6 +15,7 @@ use super::core::{Core, Event as Told, Millis, Seen, Taken, kind};
 use super::error::BusError;
 use super::event::{PeerEvent, RelayEvent};
 use super::handle::Bus;
+use super::linger::Linger;
 use super::local::Nonce;
 use super::mailbox::Mail;
 use super::message::{Message, OwnedMessage};
@@ -75,6 +76,7 @@ pub(super) struct Inner {
     private: RefCell<Vec<u8>>,
     pumping: Cell<bool>,
     again: Cell<bool>,
+    linger: Rc<Linger>,
 }
 
 impl Inner {
@@ -95,6 +97,7 @@ impl Inner {
             private: RefCell::default(),
             pumping: Cell::new(false),
             again: Cell::new(false),
+            linger: Rc::default(),
         }
     }
 
@@ -180,6 +183,7 @@ impl Inner {
         }
         self.wires.touch_bell();
         self.arm(&base);
+        self.linger.active(&base);
     }
 
     /// What the core wants, and what the user is to be told.

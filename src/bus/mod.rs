@@ -41,6 +41,7 @@ mod event;
 mod find;
 mod handle;
 mod inner;
+pub(crate) mod linger;
 pub mod local;
 mod mailbox;
 pub mod memory;

@@ -34,6 +34,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::bus::linger::Linger;
 use crate::bus::local::{FromRelay, Nonce};
 use crate::bus::memory::Memory;
 use crate::cluster::Cluster;
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
     queued: Cell<bool>,
     /// It is by a timer.
     alarmed: Cell<bool>,
+    linger: Rc<Linger>,
     ending: Cell<bool>,
     reloads: Cell<u64>,
     lock: RefCell<Option<Lock>>,
@@ -141,6 +143,7 @@ impl Relay {
             clock,
             queued: Cell::new(false),
             alarmed: Cell::new(false),
+            linger: Rc::default(),
             ending: Cell::new(false),
             reloads: Cell::new(0),
             lock: RefCell::new(None),
@@ -168,6 +171,7 @@ fn token() -> Nonce {
 impl Inner {
     /// Has the machine work at the end of this turn of the loop.
     fn kick(self: &Rc<Self>) {
+        self.linger.active(&self.base);
         if !self.queued.replace(true) {
             let inner = Rc::downgrade(self);
             self.base.defer(move |_| {
