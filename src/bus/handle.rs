@@ -138,7 +138,8 @@ impl Bus {
         if dirty || answer.is_err() {
             inner.wires.touch_bell();
         }
-        answer
+        let value = answer?;
+        Ok(value)
     }
 
     /// Called with each message. It counts as consumed when the callback has returned. Without one,

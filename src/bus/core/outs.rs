@@ -127,7 +127,9 @@ impl Core {
             }
         }
         self.mark_dirty(key);
-        taken
+        // Not moved as a whole: it is wider than what was just written of it, and waits for that.
+        taken?;
+        Ok(())
     }
 
     /// It has records to be published: at the end of the turn, or now if nobody is to be rung then.
