@@ -194,7 +194,7 @@ fn attached(
 
 /// For a planted bug: segments as they were made, to be handed over once more.
 #[cfg(feature = "mutants")]
-pub(super) mod kept {
+pub(crate) mod kept {
     use std::cell::RefCell;
     use std::collections::HashMap;
     use std::os::fd::OwnedFd;
@@ -227,7 +227,7 @@ pub(super) mod kept {
 
 /// No bug is planted.
 #[cfg(not(feature = "mutants"))]
-pub(super) mod kept {
+pub(crate) mod kept {
     use std::os::fd::OwnedFd;
 
     use crate::bus::memory::Made;
