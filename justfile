@@ -35,6 +35,11 @@ chain bytes="1073741824":
     RINGLANE_CHAIN_BYTES={{bytes}} cargo test --release --features rdma --test program -- \
         --nocapture one_stream
 
+# Clusters in virtual time, so many seeds; and each rule of the protocol broken on purpose.
+cluster seeds="10000":
+    SEEDS={{seeds}} cargo test --release --features crash-points --test cluster
+    cargo test --features crash-points,mutants --test cluster
+
 # Formatting and lints.
 lint:
     cargo fmt --all --check
