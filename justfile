@@ -41,6 +41,11 @@ chain bytes="1073741824":
 hosts-long *which:
     RINGLANE_FAULTS=200 cargo test --release --test hosts -- {{which}}
 
+# Clusters in virtual time, so many seeds; and each rule of the protocol broken on purpose.
+cluster seeds="10000":
+    SEEDS={{seeds}} cargo test --release --features crash-points --test cluster
+    cargo test --features crash-points,mutants --test cluster
+
 # Formatting and lints.
 lint:
     cargo fmt --all --check

@@ -52,7 +52,7 @@ impl World {
                     let Some(sock) = self.processes[process].conns.get(&conn).copied() else {
                         continue;
                     };
-                    self.to_relay(sock, Happened::Said(sock, said.line, said.fds));
+                    self.tell_relay(sock, Happened::Said(sock, said.line, said.fds));
                 }
                 Do::Hang(conn) => self.hang_socket(process, conn),
                 Do::OpenBell { .. } => {
@@ -60,7 +60,7 @@ impl World {
                     let sock = conns.values().next_back().copied();
                     self.processes[process].bell = sock;
                     if let Some(sock) = sock {
-                        self.to_process(sock, Heard::BellOpen);
+                        self.tell_process(sock, Heard::BellOpen);
                     }
                 }
                 Do::CloseBell => self.processes[process].bell = None,
@@ -84,12 +84,12 @@ impl World {
         let (open, last) = ([true; 2], [self.now; 2]);
         self.socks.insert(sock, Socket { process, conn, relay, open, last, wants: false });
         self.processes[process].conns.insert(conn, sock);
-        self.to_relay(sock, Happened::Opened(sock));
-        self.to_process(sock, Heard::Connected(conn));
+        self.tell_relay(sock, Happened::Opened(sock));
+        self.tell_process(sock, Heard::Connected(conn));
     }
 
     /// In order, but for bells.
-    pub fn to_relay(&mut self, sock: Sock, happened: Happened) {
+    pub fn tell_relay(&mut self, sock: Sock, happened: Happened) {
         let wait = self.latency();
         let Some(socket) = self.socks.get_mut(&sock) else { return };
         let mut at = self.now + wait;
@@ -101,7 +101,7 @@ impl World {
         self.at(at, Later::Relay(relay, happened));
     }
 
-    pub fn to_process(&mut self, sock: Sock, heard: Heard) {
+    pub fn tell_process(&mut self, sock: Sock, heard: Heard) {
         let wait = self.latency();
         let Some(socket) = self.socks.get_mut(&sock) else { return };
         if !socket.open[PROCESS] {
@@ -119,7 +119,7 @@ impl World {
     /// The process closes its end.
     pub fn hang_socket(&mut self, process: usize, conn: ConnNo) {
         let Some(sock) = self.processes[process].conns.remove(&conn) else { return };
-        self.to_relay(sock, Happened::Closed(sock));
+        self.tell_relay(sock, Happened::Closed(sock));
         if let Some(socket) = self.socks.get_mut(&sock) {
             socket.open[PROCESS] = false;
         }
@@ -132,7 +132,7 @@ impl World {
             return;
         }
         let conn = socket.conn;
-        self.to_process(sock, Heard::HungUp(conn));
+        self.tell_process(sock, Heard::HungUp(conn));
     }
 
     /// Does what a relay did.
@@ -144,14 +144,14 @@ impl World {
                     self.log(|| format!("{name} says to {sock}: {line:?}"));
                     let conn = self.socks.get(&sock).map(|socket| socket.conn);
                     if let Some(conn) = conn {
-                        self.to_process(sock, Heard::Said(conn, line));
+                        self.tell_process(sock, Heard::Said(conn, line));
                     }
                 }
                 Effect::Hang(sock) => self.drop_socket(sock),
                 Effect::Ring(sock, bell) => {
                     let process = self.socks.get(&sock).map(|socket| socket.process);
                     if process.is_some_and(|at| self.processes[at].bell == Some(sock)) {
-                        self.to_process(sock, Heard::Rang(bell));
+                        self.tell_process(sock, Heard::Rang(bell));
                     }
                 }
                 Effect::Dial(dial, host) => {

@@ -36,11 +36,10 @@ fn live(world: &mut World, steps: &mut u64) -> Result<(), String> {
         world.at(world.now, Later::Process(process, Heard::CloseChannels));
     }
     wait(world, steps, |world| {
-        let open = world.current.clone().into_iter().flatten().find_map(|process| {
+        world.current.clone().into_iter().flatten().find_map(|process| {
             let status = world.processes[process].core.out_status();
             (!status.is_empty()).then(|| format!("process {process} does not close: {status:?}"))
-        });
-        open
+        })
     })?;
     world.over = true;
     for process in world.current.clone().into_iter().flatten() {

@@ -340,7 +340,7 @@ impl World {
         if let Some(sock) = bell {
             let wants = self.socks.get(&sock).is_some_and(|socket| socket.wants);
             if opens || outcome.published || outcome.consumed && wants {
-                self.to_relay(sock, Happened::Rang(sock));
+                self.tell_relay(sock, Happened::Rang(sock));
             }
         }
         self.after_turn(process);

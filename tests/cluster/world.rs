@@ -334,7 +334,7 @@ impl World {
     /// A relay that is not replaced and not dead.
     pub fn serving(&self, host: usize) -> Option<usize> {
         let lives = |relay: &usize| self.relays[*relay].stand != Stand::Dead;
-        (0..self.relays.len()).filter(|at| self.relays[*at].host == host).filter(lives).next_back()
+        (0..self.relays.len()).filter(|at| self.relays[*at].host == host).rfind(lives)
     }
 
     fn start_relay(&mut self, host: usize) {

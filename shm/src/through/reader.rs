@@ -252,8 +252,12 @@ impl OutletReader {
         }
         let end = self.find(seq)?;
         let read = self.ring.seq().wrapping_sub(self.acked.seq);
+        let before = self.acked.pos;
         if ahead > read {
             self.ring.seek(end);
+        } else if distance(before, end.pos) > distance(before, self.ring.position()) {
+            // Its headers are others than were read: the sender has written over them.
+            return Err(Missed::Scribbled);
         }
         // SYNC: control.acked. With the load in `Outlet::look`.
         self.ring.release_at(end);

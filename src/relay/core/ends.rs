@@ -151,18 +151,24 @@ impl Core {
     }
 
     /// The receiver has heard the end of this stream, and what it answered was lost with a link or
-    /// a relay: what it has opened now is another stream, which nobody wants.
-    pub(super) fn ended_before(&mut self, key: Key) {
-        let Some(near) = self.nears.get_mut(key) else { return };
+    /// a relay: what it has opened now is another stream, which nobody wants. Whether that is so.
+    pub(super) fn ended_before(&mut self, key: Key) -> bool {
+        let Some(near) = self.nears.get_mut(key) else { return false };
+        let acked = near.reader.acked().seq;
+        if near.reader.written() != Ok(acked) {
+            return false;
+        }
         if !near.closing {
             // Its sender will say once more that it closes it.
             near.stand = Stand::Refused(Some(self.now.instant + AGAIN));
-            return self.unbind(key);
+            self.unbind(key);
+            return true;
         }
         if let Some((link, bind)) = near.at {
             self.frame(link, &Frame::Abort { bind });
         }
         self.closed(key);
+        true
     }
 
     /// The sender has closed the channel: what is published still goes.

@@ -153,12 +153,6 @@ impl Near {
         }
     }
 
-    /// Whether everything that was published is acknowledged.
-    fn is_through(&mut self) -> bool {
-        let acked = self.reader.acked().seq;
-        self.reader.written().is_ok_and(|written| written == acked)
-    }
-
     /// Whether the sender has published since it was looked at, and something can be sent.
     pub(super) fn is_news(&self) -> bool {
         let may = matches!(self.stand, Stand::Bound | Stand::Unrouted);
@@ -389,8 +383,8 @@ impl Core {
             return self.refused(key, Unreachable::OtherRules, why);
         }
         if near.reader.seek(next).is_err() {
-            if near.expected == epoch && near.is_through() {
-                return self.ended_before(key);
+            if near.expected == epoch && self.ended_before(key) {
+                return;
             }
             let what = format!("it would go on at record {next}, which the sender does not hold");
             return self.broken_near(key, &what);

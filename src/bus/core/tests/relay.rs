@@ -118,7 +118,7 @@ fn an_epoch_that_is_stale_is_raised_and_streams_begin_anew() {
     rig.send("db", "two").expect("there is room");
     rig.said(FromRelay::StaleEpoch { known: 2000 });
     assert_eq!(rig.core.epoch(), 2001);
-    // A connection is registered once: this is another one.
+    // On a connection of its own: one is registered once.
     rig.core.tick(2);
     rig.run();
     assert!(rig.core.is_here());
