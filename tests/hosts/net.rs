@@ -131,6 +131,9 @@ impl Net {
 
     fn plug(&self, host: usize) {
         let (pid, mac) = (self.hosts[host].holder.id(), mac_of(host));
+        // One of the cluster before: the kernel takes its time to remove the space that had it.
+        let before = Command::new("ip").args(["link", "del", &format!("port{host}")]).output();
+        assert!(before.is_ok(), "{before:?}");
         ip(&format!("link add name port{host} type veth peer name eth0 address {mac} netns {pid}"));
         ip(&format!("link set port{host} master br0 up"));
         self.ip(host, "link set lo up");
