@@ -442,6 +442,7 @@ fn own_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+#[inline]
 fn post<'a>(to: &'a str, options: &SendOptions<'a>, large: bool) -> Post<'a> {
     let ttl = options.ttl.map(|ttl| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX));
     Post { to, chan: options.chan, key: options.key, ttl, large }
