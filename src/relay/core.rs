@@ -178,6 +178,8 @@ pub struct Core {
     names: HashMap<Rc<str>, Key>,
     /// The largest epoch under which somebody was registered here.
     epochs: HashMap<Rc<str>, (u64, Nonce)>,
+    /// Instances whose senders were told that they are gone, though nobody has seen it.
+    given_up: HashMap<Rc<str>, u64>,
     channels: Channels,
     nears: Slab<Near>,
     near_at: HashMap<Channel, Vec<Key>>,
@@ -246,6 +248,7 @@ impl Core {
             locals: Slab::with_capacity(0),
             names: HashMap::new(),
             epochs: HashMap::new(),
+            given_up: HashMap::new(),
             nears: Slab::with_capacity(0),
             near_at: HashMap::new(),
             fars: Slab::with_capacity(0),

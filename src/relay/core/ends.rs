@@ -203,6 +203,7 @@ impl Core {
     /// Looks at channels that wait for a time: refused ones, ones of the dead, stuck ones.
     pub(super) fn look_after(&mut self) {
         self.age_channels();
+        self.look_for_missing();
         let now = self.now.instant;
         for key in self.nears.iter().map(|(key, _)| key).collect::<Vec<_>>() {
             self.look_at_age(key);

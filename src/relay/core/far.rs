@@ -15,6 +15,7 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use ringlane_api::mutant::{self, Mutant};
 use ringlane_api::slab::Key;
@@ -25,7 +26,11 @@ use crate::shm::crash::{self, Point};
 use crate::shm::map::Map;
 use crate::shm::through::{Ended, InletWriter, Unfit};
 
-use super::{Channel, Core, Out};
+use super::{Channel, Core, Note, Out};
+
+/// A receiver that was with the relay before this one, or with this one and had not given its ring
+/// again, has so long to come back until its senders are told that it is gone.
+pub const COMES_BACK: Duration = Duration::from_secs(30);
 
 /// What a record that stands for skipped numbers takes of a sender's credit.
 pub const SKIP_BYTES: u32 = 16;
@@ -69,6 +74,8 @@ pub struct Far {
     /// The receiver has died: its epoch, the first record that it had not consumed, whether that is
     /// sure. Kept until the sender's relay has confirmed it.
     pub gone: Option<(u64, u32, bool)>,
+    /// The receiver that is expected has not come back to this relay, since when.
+    pub missing: Option<Instant>,
 }
 
 /// The ring of a receiver.
@@ -128,7 +135,9 @@ impl Core {
         let Some(far) = self.fars.get_mut(key) else { return };
         (far.epoch, far.nonce) = (open.epoch, nonce);
         (far.att, far.linkno) = (open.att, open.linkno);
-        far.expected = open.expected;
+        if std::mem::replace(&mut far.expected, open.expected) != open.expected {
+            far.missing = None;
+        }
         far.terms = terms;
         far.at = Some((link, bind));
         far.resumed = false;
@@ -191,6 +200,7 @@ impl Core {
             owed: false,
             watched: false,
             gone: None,
+            missing: None,
         });
         self.far_at.insert(channel, key);
         key
@@ -234,6 +244,31 @@ impl Core {
             self.say(conn, line);
         }
         self.frame(link, &Frame::Pending { bind, why: Waits::NoRing });
+    }
+
+    /// Gives up receivers that were with the relay before this one and have not come back: they
+    /// died when nobody looked. How far they had come, nobody knows.
+    pub(super) fn look_for_missing(&mut self) {
+        let now = self.now.instant;
+        let mut late = Vec::new();
+        for (key, far) in self.fars.iter_mut() {
+            let waits = far.at.is_some() && far.expected != 0 && !far.bound && far.gone.is_none();
+            if !waits || self.names.contains_key(&far.channel.dst) {
+                far.missing = None;
+            } else if now - *far.missing.get_or_insert(now) >= COMES_BACK {
+                late.push(key);
+            }
+        }
+        for key in late {
+            let Some(far) = self.fars.get_mut(key) else { continue };
+            let (epoch, channel) = (far.expected, far.channel.clone());
+            far.gone = Some((epoch, 1, false));
+            // Should it live after all, it is to begin anew: its senders were told.
+            self.given_up.insert(Rc::clone(&channel.dst), epoch);
+            self.counts.gone += 1;
+            self.note(Note::Gone { channel, first: 1, exact: false });
+            self.bind_far(key);
+        }
     }
 
     fn resume(&mut self, key: Key) {

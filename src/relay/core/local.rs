@@ -219,7 +219,12 @@ impl Core {
             self.say(conn, FromRelay::StaleEpoch { known });
             return Ok(());
         }
+        if self.given_up.get(&node) == Some(&epoch) {
+            self.say(conn, FromRelay::StaleEpoch { known: epoch });
+            return Ok(());
+        }
         self.may_be_one_more(&node, uid)?;
+        self.given_up.remove(&node);
         self.epochs.insert(Rc::clone(&node), (epoch, nonce));
         self.names.insert(Rc::clone(&node), conn);
         let token = (self.tokens)();

@@ -424,6 +424,43 @@ fn a_dead_receiver_is_told_of_with_the_first_message_that_it_had_not_consumed() 
 }
 
 #[test]
+fn a_receiver_that_died_while_its_relay_did_is_given_up_in_the_end() {
+    for registers in [false, true] {
+        let mut pair = Pair::new();
+        let mut s = Sender::new(&mut pair, "d", 10);
+        let mut d = Receiver::new(&mut pair, "d", 20);
+        s.send(&mut pair, b"one").unwrap();
+        both(&mut pair, &mut d);
+        pair.restart(1);
+        pair.settle();
+        if registers {
+            // It gets so far, and dies before it has given its ring.
+            let conn = pair.relays[1].register("d", 20);
+            pair.settle();
+            pair.relays[1].core.local_closed(conn);
+        }
+        let gone = FromRelay::Gone { id: 1, epoch: 20, first: 1, exact: false };
+        let mut told = [false; 2];
+        for told in &mut told {
+            let now = pair.now();
+            pair.relays[1].core.tick(now);
+            pair.settle();
+            *told = pair.relays[0].said.iter().any(|said| said.1 == gone);
+            pair.now += super::far::COMES_BACK;
+        }
+        assert_eq!(told, [false, true], "{registers}");
+        // It lives after all: it has to be another instance, and is one then.
+        d.hand_over(&mut pair);
+        pair.settle();
+        let stale = FromRelay::StaleEpoch { known: 20 };
+        assert!(pair.relays[1].said.iter().any(|said| said.1 == stale), "{registers}");
+        pair.relays[0].core.local_said(s.conn, ToRelay::GoneSeen { id: 1 }, Vec::new());
+        pair.settle();
+        assert!(pair.relays.iter_mut().all(|relay| relay.core.status().channels.is_empty()));
+    }
+}
+
+#[test]
 fn what_a_dead_sender_has_published_still_arrives_and_then_its_end() {
     let mut pair = Pair::new();
     let mut s = Sender::new(&mut pair, "d", 10);
