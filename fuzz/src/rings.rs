@@ -66,7 +66,10 @@ pub fn outlet(data: &[u8]) {
     for step in steps {
         match step[0] % 8 {
             0 | 1 => {
-                let _ = sender.push(u16::from(step[1]), 0, &data[..data.len().min(step[2].into())]);
+                // Its own code pushes no kind that is for rings themselves; what it scribbles may be
+                // any.
+                let kind = u16::from(step[1] & 3);
+                let _ = sender.push(kind, 0, &data[..data.len().min(step[2].into())]);
                 let _ = sender.publish();
             }
             2 => store(&ring, step),
