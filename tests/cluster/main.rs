@@ -97,6 +97,30 @@ fn left_behind() -> usize {
 /// Seeds among which one must fail.
 const SEEDS_OF_MUTANTS: u64 = 3_000;
 
+/// The first seed, or one of the first, that fails with that bug, and how.
+fn first_failing(bug: mutant::Planted) -> Option<(u64, String)> {
+    let next = AtomicU64::new(0);
+    let look = || {
+        quiet::hush();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= SEEDS_OF_MUTANTS {
+                return None;
+            }
+            if let Err(why) = run::run(seed, bug, false) {
+                next.store(SEEDS_OF_MUTANTS, Ordering::Relaxed);
+                return Some((seed, why));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let looks: Vec<_> = (0..threads).map(|_| scope.spawn(look)).collect();
+        let found = looks.into_iter().filter_map(|look| look.join().ok().flatten());
+        found.min_by_key(|(seed, _)| *seed)
+    })
+}
+
 /// Looks for each planted bug; says which were not found.
 fn hunt() -> Vec<String> {
     quiet::hush();
@@ -107,8 +131,7 @@ fn hunt() -> Vec<String> {
         if wanted.as_ref().is_some_and(|wanted| !name.contains(wanted)) {
             continue;
         }
-        let failing = |seed| Some((seed, run::run(seed, bug, false).err()?));
-        match (0..SEEDS_OF_MUTANTS).find_map(failing) {
+        match first_failing(bug) {
             Some((seed, why)) => println!("  found    {name}: seed {seed}: {why:.120}"),
             None => {
                 println!("  SURVIVED {name}");
