@@ -66,8 +66,7 @@ pub fn outlet(data: &[u8]) {
     for step in steps {
         match step[0] % 8 {
             0 | 1 => {
-                // Its own code pushes no kind that is for rings themselves; what it scribbles may be
-                // any.
+                // Its own code pushes no kind that is for rings themselves; scribbling may.
                 let kind = u16::from(step[1] & 3);
                 let _ = sender.push(kind, 0, &data[..data.len().min(step[2].into())]);
                 let _ = sender.publish();
