@@ -17,6 +17,8 @@ struct Got {
     epoch: u64,
     /// The last message's last record.
     seq: u32,
+    /// The receiver was told that this stream is over.
+    ended: bool,
 }
 
 /// Who has got what: receiver, sender, channel.
@@ -92,11 +94,12 @@ impl World {
         }
         let next = before.filter(|got| got.epoch == read.epoch).map(|got| got.seq + 1);
         // In its stream, or in the one that begins with the other one that it was taken for.
-        let begins = renewed && read.seq == 1;
+        let over = before.is_some_and(|got| got.ended);
+        let begins = renewed && over && read.seq == 1;
         if plain(line) && !begins && next.is_some_and(|next| next != read.seq) {
             return Err(format!("record {next:?} was next"));
         }
-        let got = Got { next: counter + 1, epoch: read.epoch, seq: read.seq };
+        let got = Got { next: counter + 1, epoch: read.epoch, seq: read.seq, ended: false };
         self.book.0.insert(at, got);
         Ok(())
     }
@@ -154,6 +157,12 @@ impl World {
                 // A relay that comes back may ask for a ring for a stream that is over.
                 if plain(line) && seq != *last && *last > 0 {
                     return Err(format!("record {seq} was the last that was shown"));
+                }
+                let node = sender.node;
+                let mine = (process as u32, 0, 0)..(process as u32 + 1, 0, 0);
+                for (at, got) in self.book.0.range_mut(mine) {
+                    let same = at.2 == *chan && got.epoch == *epoch;
+                    got.ended |= same && self.processes[at.1 as usize].node == node;
                 }
                 Ok(())
             }
